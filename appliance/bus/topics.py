@@ -1,0 +1,184 @@
+"""Every topic of the bus: how it is built and parsed, what it carries, and how it is sent.
+
+The first two levels are `rouse/v1`; an incompatible change of a message raises the version.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from appliance.bus.errors import MalformedMessageError
+from appliance.bus.messages import (
+    AgentAnnouncement,
+    ChatCancel,
+    ChatRequest,
+    ExpertStatus,
+    HubAnnouncement,
+    NodeAnnouncement,
+    NodeTelemetry,
+    Presence,
+    ReplyMessage,
+)
+
+ROOT = "rouse/v1"
+MAX_PAYLOAD_BYTES = 1_000_000
+"""A longer payload is refused unread."""
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
+
+
+@dataclass(frozen=True)
+class Topic[M]:
+    """A family of topics that carry one type of message.
+
+    `template` names its variable levels in braces; each takes a `Slug`.
+    """
+
+    name: str
+    template: str
+    message: Any
+    """The message's type; a union for a stream."""
+    sender: Literal["hub", "node", "client"]
+    summary: str
+    retain: bool = False
+    qos: int = 1
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[M]:
+        return TypeAdapter(self.message)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(_PARAMETER.sub(rf"(?P<\1>{_SLUG})", self.template))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the variable levels, in order."""
+        return tuple(_PARAMETER.findall(self.template))
+
+    @property
+    def filter(self) -> str:
+        """The MQTT filter that matches every topic of the family."""
+        return _PARAMETER.sub("+", self.template)
+
+    def at(self, **levels: str) -> str:
+        """Build the topic for these levels.
+
+        Raises:
+            ValueError: a level is missing or is no slug, so that no input can reach another topic.
+        """
+        topic = self.template.format_map(levels)
+        if self._pattern.fullmatch(topic) is None:
+            msg = f"{self.name}: {levels} do not fit {self.template}"
+            raise ValueError(msg)
+        return topic
+
+    def parse(self, topic: str) -> dict[str, str] | None:
+        """Return the topic's levels by name, or None if it is not of this family."""
+        match = self._pattern.fullmatch(topic)
+        return match.groupdict() if match else None
+
+    def decode(self, topic: str, payload: bytes) -> M:
+        """Validate a received payload.
+
+        Raises:
+            MalformedMessageError: it is too long, no JSON, or does not fit the model.
+        """
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise MalformedMessageError(
+                topic, f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed"
+            )
+        try:
+            return self._adapter.validate_json(payload)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "payload"
+            raise MalformedMessageError(topic, f"{where}: {first['msg']}") from error
+
+    def encode(self, message: M) -> bytes:
+        """Serialise a message."""
+        return self._adapter.dump_json(message, exclude_none=True)
+
+
+HUB_STATUS: Topic[Presence] = Topic(
+    "hubStatus", f"{ROOT}/hub/status", Presence, "hub", "Whether the hub is there; last will.", retain=True
+)
+HUB_ANNOUNCEMENT: Topic[HubAnnouncement] = Topic(
+    "hubAnnouncement",
+    f"{ROOT}/hub/announcement",
+    HubAnnouncement,
+    "hub",
+    "The hub, for discovery.",
+    retain=True,
+)
+NODE_STATUS: Topic[Presence] = Topic(
+    "nodeStatus",
+    f"{ROOT}/nodes/{{node}}/status",
+    Presence,
+    "node",
+    "Whether a node is there; last will.",
+    retain=True,
+)
+NODE_ANNOUNCEMENT: Topic[NodeAnnouncement] = Topic(
+    "nodeAnnouncement",
+    f"{ROOT}/nodes/{{node}}/announcement",
+    NodeAnnouncement,
+    "node",
+    "A node, its hardware and its experts.",
+    retain=True,
+)
+NODE_TELEMETRY: Topic[NodeTelemetry] = Topic(
+    "nodeTelemetry",
+    f"{ROOT}/nodes/{{node}}/telemetry",
+    NodeTelemetry,
+    "node",
+    "How a node is doing.",
+    retain=True,
+    qos=0,
+)
+EXPERT_STATUS: Topic[ExpertStatus] = Topic(
+    "expertStatus",
+    f"{ROOT}/nodes/{{node}}/experts/{{expert}}",
+    ExpertStatus,
+    "node",
+    "An expert, its state and where it answers.",
+    retain=True,
+)
+AGENT_ANNOUNCEMENT: Topic[AgentAnnouncement] = Topic(
+    "agentAnnouncement",
+    f"{ROOT}/agents/{{agent}}/announcement",
+    AgentAnnouncement,
+    "hub",
+    "An agent that takes chat requests.",
+    retain=True,
+)
+CHAT_REQUEST: Topic[ChatRequest] = Topic(
+    "chatRequest", f"{ROOT}/agents/{{agent}}/requests", ChatRequest, "client", "One turn for an agent."
+)
+CHAT_CANCEL: Topic[ChatCancel] = Topic(
+    "chatCancel", f"{ROOT}/agents/{{agent}}/cancellations", ChatCancel, "client", "Stop working on a request."
+)
+REPLY: Topic[ReplyMessage] = Topic(
+    "reply",
+    f"{ROOT}/clients/{{client}}/replies",
+    ReplyMessage,
+    "hub",
+    "The replies to a client's requests, streamed.",
+)
+
+ALL: tuple[Topic[Any], ...] = (
+    HUB_STATUS,
+    HUB_ANNOUNCEMENT,
+    NODE_STATUS,
+    NODE_ANNOUNCEMENT,
+    NODE_TELEMETRY,
+    EXPERT_STATUS,
+    AGENT_ANNOUNCEMENT,
+    CHAT_REQUEST,
+    CHAT_CANCEL,
+    REPLY,
+)
