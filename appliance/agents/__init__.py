@@ -1,0 +1,1 @@
+"""Personas that answer chat requests from the bus."""

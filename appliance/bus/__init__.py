@@ -1,0 +1,1 @@
+"""MQTT: topics, message models, client and embedded broker."""

@@ -1,0 +1,1 @@
+"""One typed settings tree from files and environment."""

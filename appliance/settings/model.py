@@ -1,0 +1,174 @@
+"""The settings tree: immutable, typed, with the reason for each default beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Role = Literal["hub", "expert", "voice", "vision"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error rather than a silent typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class NodeSettings(Section):
+    """The machine."""
+
+    name: Name | None = None
+    """Its name on the bus; the host name when not set."""
+    title: str | None = None
+    """What people call it; its name when not set."""
+    roles: tuple[Role, ...] = ("hub", "expert")
+    """What it does. One machine alone is both, so that a first flash gives a working house."""
+    groups: tuple[Name, ...] = ()
+    """Group files to read, later ones stronger; `all` is always read first."""
+    telemetry_interval: Seconds = 10.0
+    """Time between telemetry messages. Ten seconds is what a dashboard needs and costs nothing."""
+
+
+class PathSettings(Section):
+    """Where things are kept."""
+
+    state: Path = Path("/var/lib/rouse")
+    """Everything that must outlive a restart, secrets included."""
+    models: Path = Path("/var/lib/rouse/models")
+    """GGUF files; a relative `experts.*.model` is looked up here."""
+
+
+class BrokerSettings(Section):
+    """The MQTT broker: embedded in the hub unless a URL names another."""
+
+    url: str | None = None
+    """`mqtt://host[:port]` or `mqtts://host[:port]`. Without it the hub starts its own broker."""
+    username: str | None = None
+    """User at the external broker."""
+    password: SecretStr | None = None
+    """Password at the external broker; prefer `password_file`."""
+    password_file: Path | None = None
+    """File whose first line is the password."""
+    ca_file: Path | None = None
+    """CA certificates (PEM) that the broker's certificate is checked against; the system's when not set."""
+    cert_file: Path | None = None
+    """Client certificate (PEM), for a broker that asks for one."""
+    key_file: Path | None = None
+    """Key of the client certificate (PEM)."""
+    listen_host: str = "127.0.0.1"
+    """Where the embedded broker listens. Loopback until the user opens it, because it has no TLS then."""
+    listen_port: Port = 1883
+    """Port of the embedded broker; 0 takes a free one."""
+    listen_cert_file: Path | None = None
+    """Certificate (PEM) of the embedded broker; with it, the listener speaks TLS only."""
+    listen_key_file: Path | None = None
+    """Key of the embedded broker's certificate (PEM)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+                raise ValueError("url must look like mqtt://host:port or mqtts://host:port")
+            if parts.username or parts.password:
+                raise ValueError("url must not hold a user or password: set username and password_file")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("set password or password_file, not both")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        if (self.listen_cert_file is None) != (self.listen_key_file is None):
+            raise ValueError("listen_cert_file and listen_key_file go together")
+        return self
+
+
+class GatewaySettings(Section):
+    """The OpenAI-compatible front door."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback until the user opens it: it speaks plain HTTP."""
+    port: Port = 8100
+    """Port to listen on; 0 takes a free one."""
+    fallbacks: tuple[Name, ...] = ()
+    """Experts to try, in order, when the chosen one is down; then any other ready one."""
+    connect_timeout: Seconds = 2.0
+    """How long a connection to an expert may take. A live expert in the house accepts within milliseconds."""
+    first_token_timeout: Seconds = 120.0
+    """How long an expert may take to its first token: a long prompt on an old machine takes a minute."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    """Largest request body; it leaves room for images."""
+
+
+class ExpertSettings(Section):
+    """One served model."""
+
+    model: Path
+    """GGUF file, absolute or relative to `paths.models`."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the gateway reaches it there."""
+    port: Port = 0
+    """Port to listen on; 0 takes a free one, which is announced on the bus."""
+    context: Annotated[int, Field(ge=256, le=1_048_576)] = 4096
+    """Tokens that one request may use, prompt and answer together."""
+    slots: Annotated[int, Field(ge=1, le=256)] = 4
+    """Requests generated at the same time. More share the machine's speed and need more memory."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0 means all physical cores."""
+    batch: Annotated[int, Field(ge=32, le=8192)] = 512
+    """Tokens in one step at most; a longer prompt is read in several steps."""
+    queue: Annotated[int, Field(ge=0, le=10_000)] = 64
+    """Requests that may wait for a slot before the expert answers 503."""
+    gpu_layers: Annotated[int, Field(ge=-1)] = 0
+    """Layers to put on a GPU, where the build has one; -1 means all."""
+    embeddings: bool = False
+    """Whether to answer /v1/embeddings; it costs a second context."""
+
+
+class AgentSettings(Section):
+    """A persona that takes chat requests."""
+
+    title: str = "Home"
+    """What people call it."""
+    description: str = "Controls the house and answers questions."
+    """One line for the user interface."""
+    expert: str = "auto"
+    """Expert that answers, or `auto` to let the gateway choose."""
+    prompt: str = ""
+    """Instructions put before those that Home Assistant sends."""
+    examples: bool = True
+    """Whether to show the model a few worked examples of tool calls; small models need them."""
+    languages: tuple[str, ...] = ("*",)
+    """BCP 47 tags it answers in; `*` means any."""
+    control: bool = True
+    """Whether it may call tools."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Sampling temperature; 0 is greedy, which small models need to call tools reliably."""
+    repeat_penalty: Annotated[float, Field(ge=0.5, le=2)] = 1.1
+    """Penalty on repeated tokens; above 1 it stops small models from looping."""
+    max_tokens: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Longest answer, in tokens: a spoken answer is short."""
+
+
+class LogSettings(Section):
+    """Logging to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written."""
+
+
+class Settings(Section):
+    """Everything that can be set, by section."""
+
+    node: NodeSettings = NodeSettings()
+    paths: PathSettings = PathSettings()
+    broker: BrokerSettings = BrokerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    experts: Mapping[Name, ExpertSettings] = Field(default_factory=dict)
+    """Experts of this node, by name."""
+    agents: Mapping[Name, AgentSettings] = Field(default_factory=lambda: {"home": AgentSettings()})
+    """Agents of the hub, by name."""
+    log: LogSettings = LogSettings()
