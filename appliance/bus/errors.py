@@ -2,7 +2,8 @@
 
 BusError
 ├── MalformedMessageError   a received payload does not fit its topic: drop it, log it once
-└── BusUnavailableError     the broker was not reachable in time: try again later
+├── BusUnavailableError     the broker was not reachable in time: try again later
+└── BusConfigurationError   the settings can't work: tell the user and stop
 """
 
 
@@ -22,3 +23,7 @@ class MalformedMessageError(BusError):
 
 class BusUnavailableError(BusError):
     """The broker was not reachable in time."""
+
+
+class BusConfigurationError(BusError):
+    """The settings of the broker can't work."""

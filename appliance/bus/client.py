@@ -1,0 +1,247 @@
+"""One connection to the broker, which mends itself.
+
+State that must outlive the broker (presence, announcements) is kept here and sent again after each
+reconnection, because the embedded broker forgets retained messages when it restarts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
+
+from appliance.bus.connection import Connection
+from appliance.bus.errors import BusUnavailableError, MalformedMessageError
+from appliance.bus.messages import Presence
+from appliance.bus.topics import Topic
+
+_log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 0.25
+LAST_RETRY_SECONDS = 15.0
+MAX_REMEMBERED_TOPICS = 10_000
+PUBLISH_TIMEOUT_SECONDS = 10.0
+REFUSED = 0x80
+"""Lowest code of a refused subscription (MQTT 3.1.1, section 3.9.3)."""
+
+type Handler[M] = Callable[[M | None, Mapping[str, str]], Awaitable[None]]
+"""Takes a message, or None where a retained one was withdrawn, and the topic's levels. It must return
+soon: messages are handled one after another, in the order in which they came."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    topic: Topic[Any]
+    handler: Handler[Any]
+    filter: str
+
+
+class Bus:
+    """A client of the bus: an async context manager that connects in the background.
+
+    Subscriptions are made before it is entered. `presence` names the topic on which this client is
+    announced as online, and as offline by its last will or when it leaves.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        identifier: str,
+        presence: tuple[Topic[Presence], Mapping[str, str]] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._identifier = identifier
+        self._presence_topic: str | None = None
+        self._kept: dict[str, tuple[bytes, int]] = {}
+        if presence is not None:
+            topic, levels = presence
+            self._presence_topic = topic.at(**levels)
+            self._kept[self._presence_topic] = (topic.encode(Presence(state="online")), topic.qos)
+            self._gone = topic.encode(Presence(state="offline"))
+        self._subscriptions: list[_Subscription] = []
+        self._malformed: set[str] = set()
+        self._client: aiomqtt.Client | None = None
+        self._connected = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe[M](self, topic: Topic[M], handler: Handler[M], **levels: str) -> None:
+        """Call `handler` with each message of a family of topics; `levels` narrows it to some."""
+        narrowed = topic.template
+        for name in topic.parameters:
+            narrowed = narrowed.replace(f"{{{name}}}", levels.get(name, "+"))
+        self._subscriptions.append(_Subscription(topic, handler, narrowed))
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reachable at this moment."""
+        return self._connected.is_set()
+
+    async def wait_connected(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until the broker is reachable and all subscriptions are made.
+
+        Raises:
+            BusUnavailableError: it was not within `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError as error:
+            where = f"{self._connection.host}:{self._connection.port}"
+            raise BusUnavailableError(f"no MQTT broker answers at {where}") from error
+
+    async def publish[M](
+        self,
+        topic: Topic[M],
+        message: M,
+        *,
+        timeout: float = PUBLISH_TIMEOUT_SECONDS,  # noqa: ASYNC109
+        **levels: str,
+    ) -> None:
+        """Send a message and wait until the broker has it, across a reconnection if need be.
+
+        A message may arrive twice after a reconnection (at least once, as MQTT's QoS 1 has it).
+
+        Raises:
+            BusUnavailableError: the broker did not take it within `timeout` seconds.
+        """
+        await self._send(
+            topic.at(**levels), topic.encode(message), topic.qos, retain=topic.retain, timeout=timeout
+        )
+
+    async def keep[M](self, topic: Topic[M], message: M, **levels: str) -> None:
+        """Publish retained state now or on the next connection, and again after each reconnection."""
+        name = topic.at(**levels)
+        self._kept[name] = (topic.encode(message), topic.qos)
+        await self._offer(name, *self._kept[name])
+
+    async def withdraw(self, topic: Topic[Any], **levels: str) -> None:
+        """Remove retained state that `keep` or an earlier process published."""
+        name = topic.at(**levels)
+        self._kept.pop(name, None)
+        await self._offer(name, b"", topic.qos)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"bus {self._identifier}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._presence_topic is not None and self.connected:
+            with contextlib.suppress(BusUnavailableError):
+                await self._send(self._presence_topic, self._gone, 1, retain=True, timeout=2)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _offer(self, name: str, payload: bytes, qos: int) -> None:
+        if self.connected:
+            with contextlib.suppress(BusUnavailableError):
+                await self._send(name, payload, qos, retain=True, timeout=PUBLISH_TIMEOUT_SECONDS)
+
+    async def _send(self, name: str, payload: bytes, qos: int, *, retain: bool, timeout: float) -> None:  # noqa: ASYNC109
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await self._connected.wait()
+                    client = self._client
+                    if client is not None:
+                        try:
+                            await client.publish(name, payload, qos=qos, retain=retain, timeout=timeout)
+                        except aiomqtt.MqttError as error:
+                            _log.debug("publish to %s failed: %s", name, error)
+                        else:
+                            return
+                    await asyncio.sleep(FIRST_RETRY_SECONDS / 5)
+        except TimeoutError as error:
+            raise BusUnavailableError(
+                f"the MQTT broker did not take a message within {timeout:g} s"
+            ) from error
+
+    async def _run(self) -> None:
+        delay = FIRST_RETRY_SECONDS
+        reported = ""
+        while True:
+            try:
+                async with self._new_client() as client:
+                    await self._begin(client)
+                    _log.info(
+                        "connected to the MQTT broker at %s:%d", self._connection.host, self._connection.port
+                    )
+                    delay, reported = FIRST_RETRY_SECONDS, ""
+                    await self._receive(client)
+            except (aiomqtt.MqttError, OSError) as error:
+                if str(error) != reported:
+                    reported = str(error)
+                    where = f"{self._connection.host}:{self._connection.port}"
+                    _log.warning("MQTT broker at %s: %s; trying again", where, reported)
+            finally:
+                self._connected.clear()
+                self._client = None
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    def _new_client(self) -> aiomqtt.Client:
+        will = None
+        if self._presence_topic is not None:
+            will = aiomqtt.Will(self._presence_topic, self._gone, qos=1, retain=True)
+        return aiomqtt.Client(
+            self._connection.host,
+            self._connection.port,
+            username=self._connection.username,
+            password=self._connection.password,
+            tls_context=self._connection.tls,
+            identifier=self._identifier,
+            will=will,
+            keepalive=20,
+            logger=logging.getLogger(f"{__name__}.paho"),
+        )
+
+    async def _begin(self, client: aiomqtt.Client) -> None:
+        for subscription in self._subscriptions:
+            granted = await client.subscribe(subscription.filter, qos=subscription.topic.qos)
+            if any(code >= REFUSED for code in map(_code, granted)):
+                _log.error(
+                    "the MQTT broker refuses user %r %s", self._connection.username, subscription.filter
+                )
+        for name, (payload, qos) in list(self._kept.items()):
+            await client.publish(name, payload, qos=qos, retain=True)
+        self._client = client
+        self._connected.set()
+
+    async def _receive(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            payload = message.payload if isinstance(message.payload, bytes) else b""
+            await self._dispatch(message.topic.value, payload)
+
+    async def _dispatch(self, name: str, payload: bytes) -> None:
+        for subscription in self._subscriptions:
+            levels = subscription.topic.parse(name)
+            if levels is None or not aiomqtt.Topic(name).matches(subscription.filter):
+                continue
+            try:
+                withdrawn = subscription.topic.retain and not payload
+                message = None if withdrawn else subscription.topic.decode(name, payload)
+                await subscription.handler(message, levels)
+            except MalformedMessageError as error:
+                self._report_malformed(error)
+            except Exception:
+                _log.exception("handling a message on %s failed", name)
+
+    def _report_malformed(self, error: MalformedMessageError) -> None:
+        if error.topic in self._malformed or len(self._malformed) >= MAX_REMEMBERED_TOPICS:
+            _log.debug("dropped a malformed message: %s", error)
+            return
+        self._malformed.add(error.topic)
+        _log.warning("dropped a malformed message (further ones on this topic are not logged): %s", error)
+
+
+def _code(granted: int | ReasonCode) -> int:
+    return granted if isinstance(granted, int) else granted.value

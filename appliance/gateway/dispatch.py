@@ -1,0 +1,136 @@
+"""Sends a request to the first expert that answers it.
+
+Before the first byte of an answer another candidate may be tried; after it never, because the client
+has already been told something.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from appliance.gateway.errors import ExpertFailedError, NoExpertError, UnknownModelError
+from appliance.gateway.metrics import GatewayMetrics
+from appliance.gateway.registry import ExpertRegistry
+from appliance.routing.candidates import AUTO, Endpoint, rank
+from appliance.settings.model import GatewaySettings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An expert's answer that has begun."""
+
+    endpoint: Endpoint
+    status: int
+    content_type: str
+    first: bytes
+    """What has arrived; not empty unless the whole answer is."""
+    response: aiohttp.ClientResponse
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the answer's bytes as they come.
+
+        Raises:
+            aiohttp.ClientError: the expert died; what was yielded is all there is.
+        """
+        if self.first:
+            yield self.first
+        async for chunk in self.response.content.iter_any():
+            yield chunk
+
+
+class Dispatcher:
+    """Chooses among the experts and fails over."""
+
+    def __init__(
+        self,
+        *,
+        http: aiohttp.ClientSession,
+        registry: ExpertRegistry,
+        settings: GatewaySettings,
+        expert_key: str,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._http = http
+        self._registry = registry
+        self._settings = settings
+        self._headers = {"Authorization": f"Bearer {expert_key}"}
+        self._metrics = metrics
+
+    def candidates(self, model: str, needs: frozenset[str]) -> tuple[Endpoint, ...]:
+        """Return the endpoints to ask, best first; those that failed a moment ago come last.
+
+        Raises:
+            UnknownModelError: no expert of that name has ever been announced.
+            NoExpertError: none that could answer is ready.
+        """
+        names = self._registry.names
+        if model != AUTO and model not in names:
+            known = ", ".join((AUTO, *names))
+            raise UnknownModelError(f"the model {model!r} is not known; choose one of: {known}")
+        ranked = rank(model, needs, self._registry.ready, self._settings.fallbacks)
+        if not ranked:
+            wanted = " with ".join(["No expert", *([" and ".join(sorted(needs))] if needs else [])])
+            raise NoExpertError(f"{wanted} is ready. Check that a node with the expert role is on.")
+        return tuple(sorted(ranked, key=self._registry.is_suspect))
+
+    @asynccontextmanager
+    async def open(self, path: str, body: Mapping[str, Any], needs: frozenset[str]) -> AsyncIterator[Answer]:
+        """Ask the candidates in turn until one begins to answer.
+
+        Args:
+            path: what follows the endpoint's base URL, such as `/chat/completions`.
+            body: the request; its `model` is replaced by the chosen expert's name.
+            needs: capabilities that the expert must have.
+
+        Raises:
+            UnknownModelError: see `candidates`.
+            NoExpertError: see `candidates`.
+            ExpertFailedError: every candidate failed.
+        """
+        model = str(body.get("model", AUTO))
+        failures: list[str] = []
+        for endpoint in self.candidates(model, needs):
+            try:
+                answer = await self._ask(endpoint, path, body)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                reason = str(error) or type(error).__name__
+            else:
+                if answer.status < 500:
+                    try:
+                        yield answer
+                    finally:
+                        answer.response.close()
+                    return
+                reason = f"HTTP {answer.status}"
+                answer.response.close()
+            self._registry.report_failure(endpoint)
+            self._metrics.failovers.labels(expert=endpoint.name).inc()
+            failures.append(f"{endpoint.name} on {endpoint.node}: {reason}")
+            _log.warning("expert %s on %s did not answer: %s", endpoint.name, endpoint.node, reason)
+        raise ExpertFailedError("No expert answered: " + "; ".join(failures))
+
+    async def _ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> Answer:
+        # A fresh connection each: a kept-alive one may have been closed by the expert unnoticed, and
+        # a request that fails on it can't be told from one that the expert dropped.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout)
+        async with asyncio.timeout(self._settings.first_token_timeout):
+            response = await self._http.post(
+                endpoint.url + path,
+                json={**body, "model": endpoint.name},
+                headers=self._headers,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+            try:
+                first = await response.content.readany()
+            except BaseException:
+                response.close()
+                raise
+        return Answer(endpoint, response.status, response.content_type, first, response)

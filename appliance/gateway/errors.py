@@ -1,0 +1,61 @@
+"""Errors of the gateway, each with the HTTP status and the OpenAI error code it becomes.
+
+GatewayError
+├── NoExpertError         nothing can answer at this moment: 503, try again later
+├── UnknownModelError     the model's name is not known: 404, choose another
+├── InvalidRequestError   the request can't be understood: 400, mend it
+├── UnauthorizedError     the key is missing or wrong: 401
+└── ExpertFailedError     every candidate failed before its first token: 502
+"""
+
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """Root of the package's errors."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def body(self) -> dict[str, Any]:
+        """Return OpenAI's error object."""
+        return {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.code}}
+
+
+class NoExpertError(GatewayError):
+    """No expert that could answer is available."""
+
+    status = 503
+    code = "no_expert"
+
+
+class UnknownModelError(GatewayError):
+    """No expert of that name has ever been announced."""
+
+    status = 404
+    kind = "invalid_request_error"
+    code = "model_not_found"
+
+
+class InvalidRequestError(GatewayError):
+    """The request can't be understood."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_request"
+
+
+class UnauthorizedError(GatewayError):
+    """The key is missing or wrong."""
+
+    status = 401
+    kind = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ExpertFailedError(GatewayError):
+    """Every candidate failed before its first token."""
+
+    status = 502
+    code = "expert_failed"
