@@ -232,7 +232,7 @@ class Bus:
                 await subscription.handler(message, levels)
             except MalformedMessageError as error:
                 self._report_malformed(error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one bad handler must not end the connection
                 _log.exception("handling a message on %s failed", name)
 
     def _report_malformed(self, error: MalformedMessageError) -> None:

@@ -21,6 +21,8 @@ from appliance.settings.model import GatewaySettings
 
 _log = logging.getLogger(__name__)
 
+EVENT_STREAM = "text/event-stream"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -30,7 +32,7 @@ class Answer:
     status: int
     content_type: str
     first: bytes
-    """What has arrived; not empty unless the whole answer is."""
+    """What has arrived: the first bytes of a stream, all of any other answer."""
     response: aiohttp.ClientResponse
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -129,7 +131,8 @@ class Dispatcher:
                 allow_redirects=False,
             )
             try:
-                first = await response.content.readany()
+                streaming = response.content_type == EVENT_STREAM
+                first = await (response.content.readany() if streaming else response.read())
             except BaseException:
                 response.close()
                 raise

@@ -104,7 +104,7 @@ class GatewayServer:
                         await reply.write(chunk)
                 except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, TimeoutError) as error:
                     _log.warning("expert %s died while it answered: %s", expert, error)
-                    await reply.write(_interruption(expert, streaming="event-stream" in answer.content_type))
+                    await reply.write(_interruption(expert))
                 await reply.write_eof()
                 return reply
 
@@ -121,8 +121,7 @@ async def _read_json_object(request: web.Request) -> dict[str, Any]:
     return body
 
 
-def _interruption(expert: str, *, streaming: bool) -> bytes:
+def _interruption(expert: str) -> bytes:
     message = f"The expert {expert} stopped while it answered. Ask again."
     error = {"error": {"message": message, "type": "server_error", "param": None, "code": "expert_failed"}}
-    text = json.dumps(error)
-    return f"\n\ndata: {text}\n\n".encode() if streaming else text.encode()
+    return f"\n\ndata: {json.dumps(error)}\n\n".encode()

@@ -1,0 +1,142 @@
+"""A client of the gateway's chat completions, streamed.
+
+Protocol: https://platform.openai.com/docs/api-reference/chat/streaming
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import aiohttp
+
+from appliance.agents.errors import ModelError
+from appliance.bus.messages import FailureCode, ToolCall
+
+_CODES: Mapping[int, FailureCode] = {400: "invalid_request", 413: "invalid_request", 429: "overloaded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of the answer."""
+
+    reason: Literal["stop", "length", "tool_calls"]
+    tool_calls: tuple[ToolCall, ...]
+    expert: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(slots=True)
+class _PartialCall:
+    """A tool call whose arguments arrive in pieces."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def whole(self) -> ToolCall:
+        try:
+            return ToolCall(id=self.id, name=self.name, arguments=json.loads("".join(self.arguments) or "{}"))
+        except ValueError as error:
+            raise ModelError(
+                "model_error", f"The model called {self.name!r} with arguments that are no JSON."
+            ) from error
+
+
+class ModelClient:
+    """Asks the gateway."""
+
+    def __init__(self, *, http: aiohttp.ClientSession, url: str, api_key: str) -> None:
+        """Take the gateway's base URL, which ends in `/v1`, and its key."""
+        self._http = http
+        self._url = f"{url}/chat/completions"
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Text | Finish]:
+        """Yield the pieces of the answer, and its end last.
+
+        Raises:
+            ModelError: there is no answer, or it broke off.
+        """
+        request = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        timeout = aiohttp.ClientTimeout(total=None)
+        try:
+            async with self._http.post(
+                self._url, json=request, headers=self._headers, timeout=timeout
+            ) as response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                expert = response.headers.get("X-Rouse-Expert", str(body.get("model")))
+                async for event in _interpret(_data_lines(response.content), expert):
+                    yield event
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ModelError("model_error", "The connection to the model broke.") from error
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ModelError:
+    try:
+        error = (await response.json())["error"]
+        code, message = error.get("code"), str(error["message"])
+    except (aiohttp.ClientError, ValueError, KeyError, TypeError, AttributeError):
+        code, message = None, f"The gateway answered HTTP {response.status}."
+    if code == "no_expert":
+        return ModelError("no_expert", message)
+    if response.status == 503:
+        return ModelError("overloaded", message)
+    return ModelError(_CODES.get(response.status, "model_error"), message)
+
+
+async def _data_lines(content: aiohttp.StreamReader) -> AsyncIterator[Any]:
+    """Yield the JSON of each server-sent event until `[DONE]`."""
+    async for line in content:
+        if not line.startswith(b"data:"):
+            continue
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            return
+        try:
+            yield json.loads(data)
+        except ValueError as error:
+            raise ModelError("model_error", "The model's answer could not be read.") from error
+    raise ModelError("model_error", "The model's answer broke off.")
+
+
+async def _interpret(events: AsyncIterator[Any], expert: str) -> AsyncIterator[Text | Finish]:
+    calls: dict[int, _PartialCall] = {}
+    reason: Literal["stop", "length", "tool_calls"] | None = None
+    usage: Mapping[str, int] = {}
+    async for event in events:
+        if "error" in event:
+            raise ModelError("model_error", str(event["error"].get("message", "The model failed.")))
+        usage = event.get("usage") or usage
+        for choice in event.get("choices", ()):
+            delta = choice.get("delta") or {}
+            if text := delta.get("content"):
+                yield Text(text)
+            for piece in delta.get("tool_calls") or ():
+                _merge(calls.setdefault(piece.get("index", 0), _PartialCall()), piece)
+            reason = choice.get("finish_reason") or reason
+    if reason is None:
+        raise ModelError("model_error", "The model's answer broke off.")
+    yield Finish(
+        reason=reason,
+        tool_calls=tuple(call.whole() for _, call in sorted(calls.items())),
+        expert=expert,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+    )
+
+
+def _merge(call: _PartialCall, piece: Mapping[str, Any]) -> None:
+    call.id = piece.get("id") or call.id
+    function = piece.get("function") or {}
+    call.name = function.get("name") or call.name
+    call.arguments.append(function.get("arguments") or "")
