@@ -104,7 +104,7 @@ class ConversationAgent:
         reply = ReplyStream(bus=self._bus, request=request)
         remaining = min(request.deadline - self._clock(), MAX_DURATION_SECONDS)
         if remaining <= 0:
-            late = f"The request came {-remaining:.0f} s after its deadline. Check that the machines' clocks agree."
+            late = f"The request came {-remaining:.0f} s after its deadline. Check both clocks."
             entry.final = await reply.fail("expired", late)
             return
         try:
@@ -121,7 +121,7 @@ class ConversationAgent:
             else:
                 entry.final = await reply.fail("stopping", "The hub is stopping. Ask again in a minute.")
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the client must hear of every failure
             _log.exception("request %s failed", request.id)
             entry.final = await reply.fail("model_error", "The agent failed. Its log says why.")
 

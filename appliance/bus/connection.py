@@ -1,9 +1,11 @@
 """How to reach the broker."""
 
+import socket
 import ssl
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from appliance.bus.errors import BusConfigurationError
 from appliance.settings.model import BrokerSettings
@@ -45,6 +47,25 @@ class Connection:
             password=password,
             tls=tls,
         )
+
+
+def reachable(url: str, connection: Connection) -> str:
+    """Replace a wildcard address in a URL of this machine by the address that faces the broker."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        if not ip_address(host).is_unspecified:
+            return url
+    except ValueError:
+        return url
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        connection.host, connection.port, type=socket.SOCK_DGRAM
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)  # sends nothing: the kernel only chooses the route
+        own = probe.getsockname()[0]
+    own = f"[{own}]" if ":" in own else own
+    return urlunsplit(parts._replace(netloc=f"{own}:{parts.port}"))
 
 
 def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:

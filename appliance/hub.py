@@ -1,0 +1,126 @@
+"""The hub's composition root: broker, gateway and agents, built here and nowhere else."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from appliance import __version__
+from appliance.agents.conversation import ConversationAgent
+from appliance.agents.model import ModelClient
+from appliance.bus.broker import EmbeddedBroker, server_tls
+from appliance.bus.client import Bus
+from appliance.bus.connection import Connection, reachable
+from appliance.bus.messages import HubAnnouncement
+from appliance.bus.topics import HUB_ANNOUNCEMENT, HUB_STATUS
+from appliance.errors import StartError
+from appliance.gateway.dispatch import Dispatcher
+from appliance.gateway.metrics import GatewayMetrics
+from appliance.gateway.registry import ExpertRegistry
+from appliance.gateway.server import GatewayServer
+from appliance.node.identity import node_name
+from appliance.security.broker import accounts, connect_to, secrets_folder
+from appliance.security.secrets import ensure_secret
+from appliance.settings.model import Settings
+
+_log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddresses:
+    """Where the hub really listens."""
+
+    broker_port: int | None
+    """None with an external broker."""
+    gateway_url: str
+
+
+async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAddresses], None]) -> None:
+    """Run the hub until `stop` is set; `ready` is called once when everything listens.
+
+    Raises:
+        StartError: an address is taken.
+        BusError: the broker's settings can't work.
+        SecretError: a secret can't be read or made.
+    """
+    api_key = ensure_secret(secrets_folder(settings) / "gateway.key")
+    expert_key = ensure_secret(secrets_folder(settings) / "expert.key")
+    name = node_name(settings.node)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        connection, broker_port = await _broker(settings, stack)
+        bus = Bus(connection, identifier=f"rouse-hub-{name}", presence=(HUB_STATUS, {}))
+
+        registry = ExpertRegistry()
+        registry.attach(bus)
+        metrics = GatewayMetrics()
+        dispatcher = Dispatcher(
+            http=http, registry=registry, settings=settings.gateway, expert_key=expert_key, metrics=metrics
+        )
+        server = GatewayServer(
+            dispatcher=dispatcher,
+            registry=registry,
+            metrics=metrics,
+            api_key=api_key,
+            max_body_bytes=settings.gateway.max_body_bytes,
+        )
+        gateway_url = await _serve(server.application(), settings, stack)
+        model = ModelClient(http=http, url=f"{gateway_url}/v1", api_key=api_key)
+        agents = [
+            ConversationAgent(name=agent, settings=agent_settings, bus=bus, model=model)
+            for agent, agent_settings in settings.agents.items()
+        ]
+
+        await stack.enter_async_context(bus)
+        public = settings.gateway.host not in LOOPBACK
+        announcement = HubAnnouncement(
+            hub=name,
+            name=settings.node.title or "Rouse",
+            version=__version__,
+            gateway_url=reachable(f"{gateway_url}/v1", connection) if public else None,
+        )
+        await bus.keep(HUB_ANNOUNCEMENT, announcement)
+        for agent in agents:
+            await stack.enter_async_context(agent)
+        _log.info("hub %s is up; the gateway answers at %s/v1", name, gateway_url)
+        ready(HubAddresses(broker_port=broker_port, gateway_url=gateway_url))
+        await stop.wait()
+
+
+async def _broker(settings: Settings, stack: AsyncExitStack) -> tuple[Connection, int | None]:
+    if settings.broker.url is not None:
+        return connect_to(settings), None
+    tls = None
+    if settings.broker.listen_cert_file is not None and settings.broker.listen_key_file is not None:
+        tls = server_tls(settings.broker.listen_cert_file, settings.broker.listen_key_file)
+    broker = await stack.enter_async_context(
+        EmbeddedBroker(
+            host=settings.broker.listen_host,
+            port=settings.broker.listen_port,
+            accounts=accounts(settings),
+            tls=tls,
+        )
+    )
+    return connect_to(settings, port=broker.port), broker.port
+
+
+async def _serve(app: web.Application, settings: Settings, stack: AsyncExitStack) -> str:
+    """Start the gateway and return its base URL."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=5)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    host, port = settings.gateway.host, settings.gateway.port
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise StartError(
+            f"the gateway can't listen on {host}:{port}: {error.strerror}. Set gateway.port to a free port."
+        ) from error
+    bound = runner.addresses[0][1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"

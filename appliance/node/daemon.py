@@ -1,0 +1,104 @@
+"""The node daemon: announces the machine, keeps its experts running, publishes telemetry."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import aiohttp
+
+from appliance import __version__
+from appliance.bus.client import Bus
+from appliance.bus.connection import Connection, reachable
+from appliance.bus.messages import ExpertStatus, NodeAnnouncement
+from appliance.bus.topics import EXPERT_STATUS, NODE_ANNOUNCEMENT, NODE_STATUS, NODE_TELEMETRY
+from appliance.node.expert import ExpertLoad, ExpertProcess
+from appliance.node.hardware import read_hardware, read_macs
+from appliance.node.identity import node_name
+from appliance.node.telemetry import read_telemetry
+from appliance.settings.model import Settings
+
+_log = logging.getLogger(__name__)
+
+
+async def run(
+    settings: Settings,
+    *,
+    connection: Connection,
+    environment: Mapping[str, str],
+    stop: asyncio.Event,
+    expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert"),
+) -> None:
+    """Run the daemon until `stop` is set.
+
+    Args:
+        settings: the effective settings.
+        connection: the house's broker.
+        environment: for the expert processes; it tells them where their configuration is.
+        stop: ends the daemon.
+        expert_command: what starts an expert, before its name.
+    """
+    name = node_name(settings.node)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        bus = Bus(connection, identifier=f"rouse-node-{name}", presence=(NODE_STATUS, {"node": name}))
+        await stack.enter_async_context(bus)
+        await bus.keep(NODE_ANNOUNCEMENT, _announcement(name, settings), node=name)
+
+        async def report(status: ExpertStatus) -> None:
+            await bus.keep(EXPERT_STATUS, status, node=name, expert=status.expert)
+
+        experts = [
+            ExpertProcess(
+                name=expert,
+                node=name,
+                command=(*expert_command, expert),
+                environment=environment,
+                http=http,
+                report=report,
+                advertise=lambda url: reachable(url, connection),
+            )
+            for expert in settings.experts
+        ]
+        tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
+        tasks.append(asyncio.create_task(_publish_telemetry(bus, name, settings, experts), name="telemetry"))
+        try:
+            await _until(stop, tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+def _announcement(name: str, settings: Settings) -> NodeAnnouncement:
+    return NodeAnnouncement(
+        node=name,
+        name=settings.node.title or name,
+        version=__version__,
+        roles=settings.node.roles,
+        hardware=read_hardware(),
+        experts=tuple(settings.experts),
+        macs=read_macs(),
+    )
+
+
+async def _publish_telemetry(
+    bus: Bus, name: str, settings: Settings, experts: Sequence[ExpertProcess]
+) -> None:
+    while True:
+        load = sum((expert.load for expert in experts), start=ExpertLoad())
+        await bus.keep(NODE_TELEMETRY, read_telemetry(settings.paths.models, load), node=name)
+        await asyncio.sleep(settings.node.telemetry_interval)
+
+
+async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for `stop`; a task that ends before is a bug and ends the daemon."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            _log.critical("task %s ended", task.get_name(), exc_info=task.exception())
+            task.result()
+    finally:
+        stopping.cancel()

@@ -1,0 +1,218 @@
+"""One expert process: started, watched, restarted with back-off, stopped.
+
+The child says on its standard output, as one line of JSON, where it listens once its model is loaded.
+It ends itself when its standard input closes, so that it never outlives the daemon, however that dies.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from appliance.bus.messages import Capability, ExpertStatus
+
+_log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 1.0
+LAST_BACKOFF_SECONDS = 60.0
+STEADY_SECONDS = 60.0
+"""An expert that ran this long has recovered: the next failure starts the back-off anew."""
+PROBE_INTERVAL_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 5.0
+MAX_FAILED_PROBES = 6
+"""Probes in a row without an answer before a hung process is killed."""
+STOP_SECONDS = 10.0
+LINE_LIMIT = 64 * 1024
+
+
+class Ready(BaseModel):
+    """What an expert says when its model is loaded."""
+
+    url: str
+    model: str
+    context: int
+    slots: int
+    capabilities: tuple[Capability, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLoad:
+    """What one or several experts are doing; tokens count from the start of their processes."""
+
+    active: int = 0
+    queued: int = 0
+    generated_tokens: int = 0
+
+    def __add__(self, other: "ExpertLoad") -> "ExpertLoad":
+        return ExpertLoad(
+            self.active + other.active,
+            self.queued + other.queued,
+            self.generated_tokens + other.generated_tokens,
+        )
+
+
+type Report = Callable[[ExpertStatus], Awaitable[None]]
+
+
+class ExpertProcess:
+    """Keeps one expert running until it is cancelled, and reports each change of its state."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        node: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        http: aiohttp.ClientSession,
+        report: Report,
+        advertise: Callable[[str], str] = lambda url: url,
+    ) -> None:
+        """Take what to run, and `advertise`, which turns the child's own URL into one that others reach."""
+        self._name = name
+        self._node = node
+        self._command = command
+        self._environment = environment
+        self._http = http
+        self._report = report
+        self._advertise = advertise
+        self._restarts = 0
+        self._load = ExpertLoad()
+        self._finished_tokens = 0
+
+    @property
+    def load(self) -> ExpertLoad:
+        """What the expert is doing; its tokens are those of all its processes so far."""
+        return self._load + ExpertLoad(generated_tokens=self._finished_tokens)
+
+    async def run(self) -> None:
+        """Start the expert, and again whenever it ends, until cancelled."""
+        backoff = FIRST_BACKOFF_SECONDS
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                started = loop.time()
+                reason = await self._run_once()
+                self._finished_tokens += self._load.generated_tokens
+                self._load = ExpertLoad()
+                if loop.time() - started >= STEADY_SECONDS:
+                    backoff = FIRST_BACKOFF_SECONDS
+                self._restarts += 1
+                _log.error("expert %s ended: %s; starting it again in %.0f s", self._name, reason, backoff)
+                await self._say("failed", error=reason)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF_SECONDS)
+        finally:
+            await self._say("stopped")
+
+    async def _run_once(self) -> str:
+        """Run the process to its end and return why it ended."""
+        await self._say("starting")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=LINE_LIMIT,
+            )
+        except OSError as error:
+            return f"it can't be started: {error}"
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stderr is not None  # noqa: S101 - asked for above
+        last_lines: deque[str] = deque(maxlen=3)
+        errors = asyncio.create_task(
+            self._forward(process.stderr, last_lines), name=f"stderr of {self._name}"
+        )
+        watch = asyncio.create_task(self._watch(process.stdout), name=f"watch {self._name}")
+        ended = asyncio.create_task(process.wait(), name=f"wait for {self._name}")
+        try:
+            await asyncio.wait([watch, ended], return_when=asyncio.FIRST_COMPLETED)
+            hung = watch.result() if watch.done() and not ended.done() else None
+        finally:
+            watch.cancel()
+            await _stop(process)
+            await asyncio.wait([errors, ended, watch], timeout=STOP_SECONDS)
+            errors.cancel()
+        return hung or (last_lines[-1] if last_lines else f"exit code {process.returncode}")
+
+    async def _watch(self, stdout: asyncio.StreamReader) -> str:
+        """Report the expert as ready, then probe it; return why it must be ended."""
+        line = await stdout.readline()
+        if not line:
+            await asyncio.Event().wait()
+        try:
+            ready = Ready.model_validate_json(line)
+        except ValidationError:
+            return "it said something that the daemon does not understand"
+        _log.info("expert %s is ready at %s", self._name, ready.url)
+        await self._say("ready", ready=ready)
+        failed = 0
+        while failed < MAX_FAILED_PROBES:
+            failed = 0 if await self._probe(ready.url) else failed + 1
+            await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+        return "it hung: it did not answer its health check"
+
+    async def _probe(self, url: str) -> bool:
+        health = url.removesuffix("/v1") + "/health"
+        try:
+            timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
+            async with self._http.get(health, timeout=timeout) as response:
+                body: Any = await response.json()
+                self._load = ExpertLoad(
+                    active=int(body.get("active", 0)),
+                    queued=int(body.get("queued", 0)),
+                    generated_tokens=int(body.get("generated_tokens", 0)),
+                )
+        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, AttributeError):
+            return False
+        return True
+
+    async def _forward(self, stderr: asyncio.StreamReader, last_lines: deque[str]) -> None:
+        while True:
+            try:
+                line = await stderr.readline()
+            except ValueError:
+                continue  # a line beyond the limit is dropped
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                last_lines.append(text)
+                _log.info("%s: %s", self._name, text)
+
+    async def _say(self, state: str, *, ready: Ready | None = None, error: str | None = None) -> None:
+        details: dict[str, Any] = {}
+        if ready is not None:
+            details = {**ready.model_dump(), "url": self._advertise(ready.url)}
+        status = {
+            "expert": self._name,
+            "node": self._node,
+            "state": state,
+            "error": error,
+            "restarts": self._restarts,
+        }
+        await self._report(ExpertStatus.model_validate({**details, **status}))
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        _log.warning("process %d does not stop; killing it", process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

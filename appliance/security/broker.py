@@ -1,0 +1,62 @@
+"""Who may use the embedded broker, and how the appliance itself gets in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.bus.broker import Account
+from appliance.bus.connection import Connection
+from appliance.security.secrets import ensure_secret
+from appliance.settings.model import Settings
+
+APPLIANCE = "rouse"
+HOME_ASSISTANT = "homeassistant"
+
+
+def secrets_folder(settings: Settings) -> Path:
+    """Return the folder that holds this machine's secrets."""
+    return settings.paths.state / "secrets"
+
+
+def password_file(settings: Settings, account: str) -> Path:
+    """Return the file that holds the password of an account of the embedded broker."""
+    return secrets_folder(settings) / f"broker-{account}.password"
+
+
+def accounts(settings: Settings) -> Mapping[str, Account]:
+    """Return the embedded broker's accounts; their passwords are made on first use.
+
+    The appliance sees its own topics only. Home Assistant may use the broker for everything else in
+    the house as well.
+
+    Raises:
+        SecretError: a password can't be read or made.
+    """
+    own = (f"{APPLIANCE}/#",)
+    return {
+        APPLIANCE: Account(ensure_secret(password_file(settings, APPLIANCE)), publish=own, subscribe=own),
+        HOME_ASSISTANT: Account(ensure_secret(password_file(settings, HOME_ASSISTANT))),
+    }
+
+
+def connect_to(settings: Settings, *, port: int | None = None) -> Connection:
+    """Return the connection to the house's broker: the external one, or the embedded one on this machine.
+
+    Args:
+        settings: the effective settings.
+        port: where the embedded broker really listens, if the caller knows.
+
+    Raises:
+        BusConfigurationError: a file that the settings name can't be used.
+        SecretError: the embedded broker's password can't be read or made.
+    """
+    broker = settings.broker
+    if broker.url is not None:
+        return Connection.to_external(broker, broker.url)
+    scheme = "mqtt" if broker.listen_cert_file is None else "mqtts"
+    own = broker.model_copy(
+        update={"username": APPLIANCE, "password": None, "password_file": password_file(settings, APPLIANCE)}
+    )
+    ensure_secret(password_file(settings, APPLIANCE))
+    host = "127.0.0.1" if broker.listen_host in {"0.0.0.0", "::"} else broker.listen_host  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    return Connection.to_external(own, f"{scheme}://{host}:{port or broker.listen_port}")
