@@ -104,7 +104,7 @@ class Dispatcher:
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
             else:
-                if answer.status < 500:
+                if answer.status == 200 or 400 <= answer.status < 500:
                     try:
                         yield answer
                     finally:

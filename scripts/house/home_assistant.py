@@ -38,8 +38,6 @@ logger:
   default: warning
   logs:
     custom_components.rouse: info
-lovelace:
-  mode: yaml
 template:
   - light:
 {lights}"""

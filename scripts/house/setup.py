@@ -1,0 +1,108 @@
+"""Sets a fresh Home Assistant up as its owner would: broker, Rouse, rooms, Assist and a dashboard."""
+
+from typing import Any
+
+from scripts.house.appliance import Appliance
+from scripts.house.home_assistant import HomeAssistant
+
+LIGHTS = {"kitchen_light": "Kitchen Light", "bedroom_lamp": "Bedroom Lamp", "porch_light": "Porch Light"}
+ROOMS = {"light.kitchen_light": "Kitchen", "light.bedroom_lamp": "Bedroom", "light.porch_light": "Porch"}
+
+
+async def furnish(house: HomeAssistant, appliance: Appliance) -> str:
+    """Set everything up and return the conversation entity that answers."""
+    await add_broker(house, appliance)
+    await add_rouse(house)
+    agent = await find_agent(house)
+    await house.wait_for_state(agent, seconds=60)
+    await house.wait_for_state("sensor.this_computer_small", "ready", seconds=120)
+    await arrange_rooms(house)
+    await use_agent(house, agent)
+    await save_dashboard(house)
+    return agent
+
+
+async def add_broker(house: HomeAssistant, appliance: Appliance) -> None:
+    """Add the MQTT integration with the house's account."""
+    password = appliance.secret("broker-homeassistant.password")
+    await connect_broker(house, port=appliance.broker_port, password=password, protocol="3.1.1")
+
+
+async def connect_broker(house: HomeAssistant, *, port: int, password: str, protocol: str) -> None:
+    """Go through the MQTT integration's config flow."""
+    await house.add_integration(
+        "mqtt",
+        {
+            "broker": "127.0.0.1",
+            "port": port,
+            "protocol": protocol,
+            "username": "homeassistant",
+            "password": password,
+            "other_settings": {"set_client_cert": False, "set_ca_cert": "off", "transport": "tcp"},
+        },
+    )
+
+
+async def add_rouse(house: HomeAssistant) -> None:
+    """Confirm the hub that Home Assistant discovered on the bus."""
+    flow = await house.discovered("rouse")
+    await house.post(f"/api/config/config_entries/flow/{flow['flow_id']}", {})
+
+
+async def find_agent(house: HomeAssistant) -> str:
+    """Return the conversation entity of the integration."""
+    entities: list[dict[str, Any]] = await house.command("config/entity_registry/list")
+    return next(
+        str(e["entity_id"])
+        for e in entities
+        if e["platform"] == "rouse" and e["entity_id"].startswith("conversation.")
+    )
+
+
+async def arrange_rooms(house: HomeAssistant) -> None:
+    """Put each light into its room."""
+    areas = {area["name"]: area["area_id"] for area in await house.command("config/area_registry/list")}
+    for entity_id, room in ROOMS.items():
+        if room not in areas:
+            areas[room] = (await house.command("config/area_registry/create", name=room))["area_id"]
+        await house.command("config/entity_registry/update", entity_id=entity_id, area_id=areas[room])
+
+
+async def use_agent(house: HomeAssistant, agent: str) -> None:
+    """Make the agent the one that Assist asks, for everything."""
+    pipeline = await house.command(
+        "assist_pipeline/pipeline/create",
+        name="Rouse",
+        language="en",
+        conversation_engine=agent,
+        conversation_language="en",
+        prefer_local_intents=False,
+        stt_engine=None,
+        stt_language=None,
+        tts_engine=None,
+        tts_language=None,
+        tts_voice=None,
+        wake_word_entity=None,
+        wake_word_id=None,
+    )
+    await house.command("assist_pipeline/pipeline/set_preferred", pipeline_id=pipeline["id"])
+
+
+async def save_dashboard(house: HomeAssistant) -> None:
+    """Make a dashboard of the lights and of what the integration offers."""
+    entities: list[dict[str, Any]] = await house.command("config/entity_registry/list")
+    own = sorted(e["entity_id"] for e in entities if e["platform"] == "rouse" and not e["disabled_by"])
+    tiles = [{"type": "tile", "entity": entity} for entity in own]
+    lights = [{"type": "tile", "entity": e, "features": [{"type": "toggle"}]} for e in ROOMS]
+    sections = [
+        {
+            "type": "grid",
+            "cards": [{"type": "heading", "heading": "Lights", "icon": "mdi:lightbulb"}, *lights],
+        },
+        {
+            "type": "grid",
+            "cards": [{"type": "heading", "heading": "Rouse", "icon": "mdi:weather-sunset-up"}, *tiles],
+        },
+    ]
+    view = {"title": "Home", "type": "sections", "max_columns": 3, "sections": sections}
+    await house.command("lovelace/config/save", config={"title": "Rouse", "views": [view]})

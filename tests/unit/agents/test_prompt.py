@@ -1,0 +1,142 @@
+import json
+from typing import Any
+
+import pytest
+
+from appliance.agents.prompt import MAX_NAMES, build_body
+from appliance.bus.messages import (
+    AssistantMessage,
+    ChatMessage,
+    ChatRequest,
+    ExposedEntity,
+    SystemMessage,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from appliance.settings.model import AgentSettings
+
+TURN_ON = Tool(
+    name="HassTurnOn",
+    description="Turns on a device",
+    parameters={
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "area": {"type": "string"}, "level": {"type": "integer"}},
+        "required": [],
+    },
+)
+KITCHEN = ExposedEntity(
+    entity_id="light.kitchen", names=("Kitchen Light", "Ceiling"), domain="light", area="Kitchen"
+)
+PORCH = ExposedEntity(entity_id="light.porch", names=("Porch Light",), domain="light")
+
+
+def request(
+    *messages: ChatMessage,
+    tools: tuple[Tool, ...] = (),
+    entities: tuple[ExposedEntity, ...] = (),
+    language: str = "en",
+) -> ChatRequest:
+    return ChatRequest(
+        id="request-1",
+        client="house",
+        deadline=1e10,
+        conversation_id="c",
+        language=language,
+        messages=messages,
+        tools=tools,
+        entities=entities,
+    )
+
+
+def roles(body: dict[str, Any]) -> list[str]:
+    return [message["role"] for message in body["messages"]]
+
+
+def test_a_conversation_with_a_tool_call_becomes_openai_messages() -> None:
+    call = ToolCall(id="call-1", name="HassTurnOn", arguments={"name": "Kitchen Light"})
+    body = build_body(
+        request(
+            SystemMessage(text="Be brief."),
+            UserMessage(text="Light!"),
+            AssistantMessage(tool_calls=(call,)),
+            ToolMessage(call_id="call-1", name="HassTurnOn", result={"success": True}),
+        ),
+        AgentSettings(prompt="You are Rouse."),
+    )
+    assert body["messages"] == [
+        {"role": "system", "content": "You are Rouse.\nBe brief."},
+        {"role": "user", "content": "Light!"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call-1",
+                    "type": "function",
+                    "function": {"name": "HassTurnOn", "arguments": '{"name": "Kitchen Light"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call-1", "content": '{"success": true}'},
+    ]
+    assert "tools" not in body
+
+
+def test_names_and_areas_are_limited_to_those_of_the_house() -> None:
+    body = build_body(
+        request(UserMessage(text="Light!"), tools=(TURN_ON,), entities=(KITCHEN, PORCH)), AgentSettings()
+    )
+    parameters = body["tools"][0]["function"]["parameters"]
+    assert parameters["properties"] == {
+        "name": {"type": "string", "enum": ["Kitchen Light", "Ceiling", "Porch Light"]},
+        "area": {"type": "string", "enum": ["Kitchen"]},
+        "level": {"type": "integer"},
+    }
+    assert TURN_ON.parameters["properties"]["name"] == {"type": "string"}, "the request is not changed"
+
+
+def test_a_house_with_very_many_names_is_not_squeezed_into_a_grammar() -> None:
+    many = tuple(
+        ExposedEntity(entity_id=f"light.l{n}", names=(f"L{n}",), domain="light") for n in range(MAX_NAMES + 1)
+    )
+    body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,), entities=many), AgentSettings())
+    assert "enum" not in body["tools"][0]["function"]["parameters"]["properties"]["name"]
+
+
+def test_examples_use_only_tools_that_are_offered_and_come_before_the_user() -> None:
+    body = build_body(
+        request(SystemMessage(text="S"), UserMessage(text="Light!"), tools=(TURN_ON,)), AgentSettings()
+    )
+    called = [call["function"]["name"] for m in body["messages"] for call in m.get("tool_calls", ())]
+    assert called == ["HassTurnOn"]
+    assert body["messages"][-1] == {"role": "user", "content": "Light!"}
+    assert roles(body)[0] == "system"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [AgentSettings(examples=False), AgentSettings(control=False)],
+    ids=["no examples", "no control"],
+)
+def test_examples_can_be_left_out(settings: AgentSettings) -> None:
+    body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,)), settings)
+    assert roles(body) == ["user"]
+    assert ("tools" in body) == settings.control
+
+
+def test_another_language_is_asked_for() -> None:
+    assert (
+        "language"
+        in build_body(request(UserMessage(text="Licht!"), language="de-CH"), AgentSettings())["messages"][0][
+            "content"
+        ]
+    )
+    assert roles(build_body(request(UserMessage(text="Light!"), language="en-GB"), AgentSettings())) == [
+        "user"
+    ]
+
+
+def test_the_body_is_json() -> None:
+    json.dumps(build_body(request(UserMessage(text="ü"), tools=(TURN_ON,)), AgentSettings()))

@@ -1,0 +1,227 @@
+"""The gateway over real sockets."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from appliance.bus.messages import Presence
+from tests.unit.gateway.conftest import KEY, Gateway, Script, answers, streams
+
+
+async def test_the_named_expert_answers_under_its_own_name(gateway: Gateway) -> None:
+    await gateway.add("small", answers("small"))
+    await gateway.add("large", answers("large"))
+    async with gateway.post(model="large") as response:
+        assert (response.status, await response.json()) == (200, {"text": "large"})
+        assert response.headers["X-Rouse-Expert"] == "large"
+    assert gateway.seen[0][1]["model"] == "large"
+
+
+async def test_auto_takes_the_fallback_and_tells_which(gateway: Gateway) -> None:
+    await gateway.add("another", answers("another"))
+    await gateway.add("spare", answers("spare"))
+    async with gateway.post(model="auto") as response:
+        assert response.headers["X-Rouse-Expert"] == "spare"
+    assert gateway.seen[0][1]["model"] == "spare"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        answers("overloaded", 503),
+        answers("crashed", 500),
+        streams(then="die"),
+        streams(then="hang"),
+    ],
+    ids=["503", "500", "dies", "hangs"],
+)
+async def test_before_the_first_token_another_expert_takes_over(gateway: Gateway, broken: Script) -> None:
+    await gateway.add("large", broken)
+    await gateway.add("spare", streams(b"data: [DONE]\n\n"))
+    async with gateway.post(model="large", stream=True) as response:
+        assert response.headers["X-Rouse-Expert"] == "spare"
+        assert await response.read() == b"data: [DONE]\n\n"
+
+
+async def test_a_dead_expert_costs_one_connection_error_and_is_asked_last_for_a_while(
+    gateway: Gateway,
+) -> None:
+    await gateway.add_dead("large")
+    await gateway.add("spare", answers("spare"))
+    for _ in range(3):
+        async with gateway.post(model="large") as response:
+            assert response.headers["X-Rouse-Expert"] == "spare"
+    async with gateway.http.get(
+        f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}
+    ) as response:
+        assert 'rouse_gateway_failovers_total{expert="large"} 1.0' in await response.text()
+
+
+async def test_after_the_first_token_the_expert_never_changes(gateway: Gateway) -> None:
+    await gateway.add("large", streams(b"data: 1\n\n", then="die", pause=0.05))
+    await gateway.add("spare", streams(b"data: 2\n\n"))
+    async with gateway.post(model="large", stream=True) as response:
+        body = await response.read()
+    assert body.startswith(b"data: 1\n\n")
+    assert b'"code": "expert_failed"' in body
+    assert b"data: 2" not in body
+    assert [name for name, _ in gateway.seen] == ["large"]
+
+
+async def test_the_clients_own_mistake_is_passed_on_and_not_retried(gateway: Gateway) -> None:
+    await gateway.add("large", answers("too long", 400))
+    await gateway.add("spare", answers("spare"))
+    async with gateway.post(model="large") as response:
+        assert (response.status, await response.json()) == (400, {"text": "too long"})
+    assert [name for name, _ in gateway.seen] == ["large"]
+
+
+async def test_when_all_fail_the_answer_names_each(gateway: Gateway) -> None:
+    await gateway.add_dead("large")
+    await gateway.add("spare", answers("", 500))
+    async with gateway.post(model="large") as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (502, "expert_failed")
+        assert "large on attic" in error["message"]
+        assert "spare on attic: HTTP 500" in error["message"]
+
+
+async def test_no_expert_is_said_at_once_with_when_to_try_again(gateway: Gateway) -> None:
+    async with gateway.post(model="auto") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert (await response.json())["error"]["code"] == "no_expert"
+
+
+async def test_a_node_that_is_offline_is_not_asked(gateway: Gateway) -> None:
+    await gateway.add("large", answers("large"))
+    await gateway.registry._on_node(Presence(state="offline"), {"node": "attic"})
+    async with gateway.post(model="large") as response:
+        assert response.status == 503
+    await gateway.registry._on_node(Presence(state="online"), {"node": "attic"})
+    async with gateway.post(model="large") as response:
+        assert response.status == 200
+
+
+async def test_an_expert_that_was_withdrawn_is_unknown(gateway: Gateway) -> None:
+    await gateway.add("large", answers("large"))
+    await gateway.registry._on_expert(None, {"node": "attic", "expert": "large"})
+    async with gateway.post(model="large") as response:
+        assert response.status == 404
+        assert "choose one of: auto" in (await response.json())["error"]["message"]
+
+
+async def test_a_request_with_tools_goes_to_an_expert_that_can_call_them(gateway: Gateway) -> None:
+    await gateway.add("another", answers("another"), capabilities=("chat",))
+    await gateway.add("talker", answers("talker"), capabilities=("chat", "tools"))
+    async with gateway.post(model="auto", tools=[{"type": "function"}]) as response:
+        assert response.headers["X-Rouse-Expert"] == "talker"
+
+
+async def test_a_client_that_leaves_ends_the_work_of_the_expert(gateway: Gateway) -> None:
+    left = asyncio.Event()
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"data: 1\n\n")
+                await asyncio.sleep(0.01)
+        finally:
+            left.set()
+
+    await gateway.add("large", script)
+    async with gateway.post(model="large", stream=True) as response:
+        await response.content.readany()
+        response.close()
+    async with asyncio.timeout(5):
+        await left.wait()
+
+
+async def test_a_client_that_leaves_before_the_first_token_ends_it_too(gateway: Gateway) -> None:
+    started, left = asyncio.Event(), asyncio.Event()
+
+    async def script(_request: web.Request) -> web.StreamResponse:
+        started.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            left.set()
+        return web.Response()
+
+    await gateway.add("large", script)
+    request = asyncio.create_task(_read(gateway))
+    await started.wait()
+    request.cancel()
+    async with asyncio.timeout(5):
+        await left.wait()
+
+
+async def _read(gateway: Gateway) -> bytes:
+    async with gateway.post(model="large") as response:
+        return bytes(await response.read())
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"model": 7}', "'model' must be a string"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, ""),
+    ],
+)
+async def test_bad_bodies_get_openais_error(gateway: Gateway, path: str, body: bytes, said: str) -> None:
+    await gateway.add("large", answers("large"))
+    async with gateway.http.post(
+        gateway.url + path, data=body, headers={"Authorization": f"Bearer {KEY}"}
+    ) as response:
+        error = (await response.json())["error"]
+        assert response.status in {400, 413}
+        assert error["type"] == "invalid_request_error"
+        assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/chat/completions", 405), ("GET", "/nothing", 404), ("POST", "/v1/models", 405)],
+)
+async def test_wrong_paths_and_methods_get_openais_error(
+    gateway: Gateway, method: str, path: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with gateway.http.request(method, gateway.url + path, headers=headers) as response:
+        assert response.status == status
+        assert (await response.json())["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nothing"])
+@pytest.mark.parametrize("key", ["", "Bearer wrong", "Bearer gateway-ke", "Basic x", "Bearer \xfc"])
+async def test_without_the_key_nothing_is_told(gateway: Gateway, path: str, key: str) -> None:
+    async with gateway.http.get(gateway.url + path, headers={"Authorization": key}) as response:
+        assert response.status == 401
+
+
+async def test_health_needs_no_key_and_tells_only_that(gateway: Gateway) -> None:
+    await gateway.add("large", answers("large"))
+    async with gateway.http.get(f"{gateway.url}/health") as response:
+        assert await response.json() == {"status": "ok", "experts": 1}
+
+
+async def test_the_models_are_auto_and_what_is_ready(gateway: Gateway) -> None:
+    await gateway.add("small", answers("small"))
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with gateway.http.get(f"{gateway.url}/v1/models", headers=headers) as response:
+        assert [model["id"] for model in (await response.json())["data"]] == ["auto", "small"]
+
+
+async def test_a_redirect_of_an_expert_is_not_followed(gateway: Gateway) -> None:
+    async def script(_request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect("http://192.0.2.1/")
+
+    await gateway.add("large", script)
+    async with gateway.post(model="large") as response:
+        assert response.status == 502
