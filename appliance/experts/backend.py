@@ -1,0 +1,103 @@
+"""What the scheduler needs of "a model and its context"; `llama.py` and `fake.py` provide it.
+
+All methods but `tokenize`, `piece` and `is_end` are called from the one engine thread only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.experts.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens of one sequence in a batch."""
+
+    seq: int
+    """Sequence id, 0 to slots - 1."""
+    position: int
+    """Position of the first token; equals the number of the sequence's tokens in the KV cache."""
+    tokens: Sequence[int]
+    wants_logits: bool
+    """Whether the last token's logits are needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What is fixed once the model is loaded."""
+
+    description: str
+    chat_template: str | None
+    bos: str
+    """Text of the begin-of-sequence token, empty if the model has none."""
+    eos: str
+    adds_bos: bool
+    """Whether a prompt must start with the begin-of-sequence token."""
+    bos_token: int
+    vocabulary: int
+    """Number of tokens."""
+    trained_context: int
+    """Tokens the model was trained for."""
+    special_texts: tuple[str, ...] = ()
+    """Texts that tokenise to control tokens when special tokens are parsed."""
+
+
+class Sampler(Protocol):
+    """Chooses the tokens of one request; owns native memory until closed."""
+
+    def sample(self, row: int) -> int | None:
+        """Choose from the logits of a run, given by its index in the last batch, and remember the choice.
+
+        None: no token can continue the grammar in force.
+        """
+
+    def constrain(self, grammar: str | None) -> None:
+        """Enforce a GBNF grammar from the next token on, or none.
+
+        Raises InvalidRequestError if llama.cpp does not take the grammar.
+        """
+
+    def close(self) -> None:
+        """Free it; closing twice is harmless."""
+
+
+class Backend(Protocol):
+    """A loaded model with a context of `slots` sequences."""
+
+    info: ModelInfo
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Tokenise without adding anything; `special` parses control tokens in the text. Thread-safe."""
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's text, empty for control tokens. Thread-safe."""
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a generation. Thread-safe."""
+
+    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> Sampler:
+        """Build a sampler; `prompt` counts for the penalties."""
+
+    def decode(self, runs: Sequence[Run]) -> None:
+        """Compute a batch.
+
+        Raises StepError when the batch could not be computed (the sequences' cells are then undefined) and
+        EngineBrokenError when nothing can be computed any more.
+        """
+
+    def keep(self, seq: int, tokens: int) -> int:
+        """Remove all but the first `tokens` of a sequence's cells; return how many are left.
+
+        A model that can't cut a sequence (recurrent, hybrid) loses it all.
+        """
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Return the normalised embedding of a text. Raises UnsupportedError."""
+
+    def close(self) -> None:
+        """Free context and model."""
+
+
+type BackendFactory = Callable[[], Backend]
+"""Loads the model; called in the engine thread. Raises ModelLoadError."""

@@ -1,0 +1,33 @@
+"""Which tokens a step computes."""
+
+from collections.abc import Sequence
+
+from appliance.experts.backend import Run
+from appliance.experts.running import Running
+from appliance.experts.settings import EngineSettings
+
+
+def plan(running: Sequence[Running], settings: EngineSettings) -> list[tuple[Running, Run]]:
+    """Return the step's runs: first every request that is producing tokens, then prompts.
+
+    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` when there are streams to keep flowing,
+    in equal parts in the order of their arrival, so that a short one is never stuck behind a long one.
+    """
+    budget = max(settings.batch_tokens, settings.slots)
+    batch: list[tuple[Running, Run]] = []
+    prompts: list[Running] = []
+    for request in running:
+        if request.started:
+            run = request.next_run(budget)
+            budget -= len(run.tokens)
+            batch.append((request, run))
+        else:
+            prompts.append(request)
+    if batch:
+        budget = min(budget, settings.prefill_chunk)
+    for index, request in enumerate(prompts):
+        share = min(-(-budget // (len(prompts) - index)), request.waiting_tokens)
+        if share > 0:
+            batch.append((request, request.next_run(share)))
+            budget -= share
+    return batch

@@ -1,0 +1,163 @@
+"""A backend without weights: deterministic, instant, and strict about what a real context would not forgive.
+
+A token is a byte; control tokens follow. What the "model" says is decided by a script: a function from the prompt's
+text to the answer's. Every batch is checked like llama.cpp checks it, so a scheduler that loses count fails loudly.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from appliance.experts.backend import ModelInfo, Run
+from appliance.experts.errors import StepError
+from appliance.experts.sampling import Sampling
+from appliance.experts.settings import EngineSettings
+from appliance.experts.templates import CHATML
+
+SPECIALS = ("<|im_start|>", "<|im_end|>", "<|end|>")
+IM_START, IM_END, END = range(256, 259)
+
+type Script = Callable[[str], str]
+"""From the whole prompt's text to the answer."""
+
+
+def echo(prompt: str) -> str:
+    """Answer with the last message of the prompt, or with the prompt if it is no chat."""
+    turns = [turn.split("<|im_end|>")[0] for turn in prompt.split("<|im_start|>")[1:]]
+    if len(turns) < 2:
+        return prompt
+    return turns[-2].partition("\n")[2]
+
+
+@dataclass(slots=True)
+class FakeSampler:
+    """Says what the script wrote, a byte a token, and then the end."""
+
+    backend: "FakeBackend"
+    answer: list[int]
+    constraints: list[str | None] = field(default_factory=list)
+    closed: bool = False
+
+    def sample(self, row: int) -> int | None:
+        """Return the answer's next token; the row must have logits."""
+        if self.closed:
+            raise AssertionError("A closed sampler was used.")
+        self.backend.check_row(row)
+        return self.answer.pop(0) if self.answer else END
+
+    def constrain(self, grammar: str | None) -> None:
+        """Note the grammar."""
+        self.constraints.append(grammar)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+@dataclass(slots=True)
+class FakeBackend:
+    """A context of `settings.slots` sequences and `settings.kv_cells` cells that exist only as lists."""
+
+    settings: EngineSettings
+    script: Script = echo
+    token_seconds: float = 0.0
+    """Time that a token in a batch takes."""
+    fail_when: Callable[[Sequence[Run]], bool] = lambda _runs: False
+    """Whether a batch fails."""
+    cuts: bool = True
+    """Whether a sequence can be cut, unlike a recurrent model's."""
+    cells: dict[int, list[int]] = field(default_factory=dict)
+    steps: list[list[Run]] = field(default_factory=list)
+    """Every batch that was computed."""
+    samplers: list[FakeSampler] = field(default_factory=list)
+    closed: bool = False
+    info: ModelInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Describe the model."""
+        self.info = ModelInfo(
+            description="fake",
+            chat_template=CHATML,
+            bos="",
+            eos=SPECIALS[2],
+            adds_bos=False,
+            bos_token=-1,
+            vocabulary=259,
+            trained_context=1 << 20,
+            special_texts=SPECIALS,
+        )
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Return the bytes, and the control tokens if asked for."""
+        tokens: list[int] = []
+        while special and (found := [(text.find(word), word) for word in SPECIALS if word in text]):
+            at, word = min(found)
+            tokens += text[:at].encode(errors="replace")
+            tokens.append(256 + SPECIALS.index(word))
+            text = text[at + len(word) :]
+        return [*tokens, *text.encode(errors="replace")]
+
+    def piece(self, token: int) -> bytes:
+        """Return the byte."""
+        return bytes([token]) if token < 256 else b""
+
+    def is_end(self, token: int) -> bool:
+        """Whether it is one of the two ends."""
+        return token in (IM_END, END)
+
+    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> FakeSampler:  # noqa: ARG002  # nothing to choose
+        """Ask the script for the answer."""
+        text = b"".join(
+            SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in prompt
+        )
+        answer = self.script(text.decode(errors="replace"))
+        self.samplers.append(FakeSampler(self, list(answer.encode())))
+        return self.samplers[-1]
+
+    def decode(self, runs: Sequence[Run]) -> None:
+        """Store the tokens, after checking that they continue what is there."""
+        count = sum(len(run.tokens) for run in runs)
+        if not count or count > max(self.settings.batch_tokens, self.settings.slots):
+            raise AssertionError(f"A batch of {count} tokens is not allowed.")
+        if len({run.seq for run in runs}) != len(runs):
+            raise AssertionError("A sequence is in the batch twice.")
+        if self.token_seconds:
+            time.sleep(self.token_seconds * count)
+        if self.fail_when(runs):
+            raise StepError("The fake was told to fail.")
+        for run in runs:
+            cells = self.cells.setdefault(run.seq, [])
+            if not 0 <= run.seq < self.settings.slots or run.position != len(cells) or not run.tokens:
+                raise AssertionError(f"{run} does not continue {len(cells)} cells.")
+            cells += run.tokens
+        if self.used > self.settings.kv_cells:
+            raise AssertionError("There are more tokens than cells.")
+        self.steps.append(list(runs))
+
+    def keep(self, seq: int, tokens: int) -> int:
+        """Cut a sequence."""
+        cells = self.cells.setdefault(seq, [])
+        if not self.cuts and tokens != len(cells):
+            tokens = 0
+        del cells[tokens:]
+        return len(cells)
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Return a vector that depends on the tokens."""
+        counts = [float(sum(token % 8 == index for token in tokens)) for index in range(8)]
+        length = sum(value * value for value in counts) ** 0.5 or 1.0
+        return [value / length for value in counts]
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    @property
+    def used(self) -> int:
+        """Cells in use."""
+        return sum(map(len, self.cells.values()))
+
+    def check_row(self, row: int) -> None:
+        """Fail unless the row of the last batch has logits."""
+        if not self.steps[-1][row].wants_logits:
+            raise AssertionError("A token was sampled where there are no logits.")

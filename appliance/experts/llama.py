@@ -1,0 +1,251 @@
+"""llama.cpp as a backend, on llama-cpp-python's low-level bindings (llama.h).
+
+What ends the process and is therefore never let through: a batch larger than n_batch, a row without logits,
+a sequence id out of range, a token a grammar does not allow (see `llama_sampler.py`).
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import llama_cpp
+import numpy as np
+
+from appliance.experts import llama_log
+from appliance.experts.backend import ModelInfo, Run
+from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
+from appliance.experts.llama_embedder import LlamaEmbedder
+from appliance.experts.llama_sampler import LlamaSampler
+from appliance.experts.sampling import Sampling
+from appliance.experts.settings import EngineSettings
+from appliance.experts.tool_calls import CLOSE, OPEN
+
+_MAGIC = b"GGUF"
+_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
+_SHOWN_CONTROL = (OPEN.encode(), CLOSE.encode())
+"""Control tokens in some models, and text to us."""
+
+
+class LlamaBackend:
+    """A loaded GGUF with one context; see `backend.Backend`."""
+
+    def __init__(self, path: Path, settings: EngineSettings) -> None:
+        """Load the model. Raises ModelLoadError."""
+        llama_log.capture()
+        self._settings = settings
+        self._threads = settings.threads or len(os.sched_getaffinity(0))
+        self._model = _load(path, settings)
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._batch_tokens = max(settings.batch_tokens, settings.slots)
+        self._context: int | None = self._new_context(path)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = _Batch(self._batch_tokens)
+        self._embedder: LlamaEmbedder | None = None
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        self._rows: list[int] = []
+        self.info = self._describe()
+        self._warm_up()
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Tokenise; lone surrogates become question marks."""
+        data = text.encode(errors="replace")
+        capacity = len(data) + 8
+        tokens = (llama_cpp.llama_token * capacity)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, False, special)
+        if count < 0:
+            capacity = -count
+            tokens = (llama_cpp.llama_token * capacity)()
+            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, False, special)
+        return tokens[: max(count, 0)]
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's text."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._text(token, special=False)
+            if not piece and (shown := self._text(token, special=True)) in _SHOWN_CONTROL:
+                piece = shown
+            self._pieces[token] = piece
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token is an end of generation."""
+        end = self._ends.get(token)
+        if end is None:
+            end = self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        return end
+
+    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> LlamaSampler:
+        """Build a sampler chain."""
+        return LlamaSampler(
+            context=self._context,
+            vocab=self._vocab,
+            vocabulary=self.info.vocabulary,
+            rows=self._rows,
+            sampling=sampling,
+            prompt=prompt,
+        )
+
+    def decode(self, runs: Sequence[Run]) -> None:
+        """Compute a batch of at most `batch_tokens` tokens."""
+        self._rows[:] = self._batch.fill(runs)
+        match llama_cpp.llama_decode(self._context, self._batch.native):
+            case 0:
+                return
+            case 1:
+                raise StepError("llama.cpp found no place in the KV cache for the batch.")
+            case -1:
+                raise StepError(f"llama.cpp refused the batch: {_reason()}")
+            case code:
+                raise EngineBrokenError(f"llama.cpp failed to compute (code {code}): {_reason()}")
+
+    def keep(self, seq: int, tokens: int) -> int:
+        """Cut a sequence, or empty it where the model can't be cut."""
+        if tokens and llama_cpp.llama_memory_seq_rm(self._memory, seq, tokens, -1):
+            return tokens
+        llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
+        return 0
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Return the normalised embedding; the second context is made when it is first needed."""
+        if self._embedder is None:
+            self._embedder = LlamaEmbedder(self._model, self._settings, self._threads)
+        return self._embedder.embed(tokens)
+
+    def close(self) -> None:
+        """Free everything."""
+        if self._embedder is not None:
+            self._embedder.close()
+        if self._context is not None:
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_model_free(self._model)
+            self._context = None
+
+    def _new_context(self, path: Path) -> int:
+        settings = self._settings
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = settings.kv_cells
+        parameters.n_batch = parameters.n_ubatch = self._batch_tokens
+        parameters.n_seq_max = settings.slots
+        parameters.n_threads = parameters.n_threads_batch = self._threads
+        parameters.kv_unified = True
+        # A sliding-window cache of full size can be cut anywhere, so prefixes can be reused.
+        parameters.swa_full = True
+        parameters.no_perf = True
+        context = llama_cpp.llama_init_from_model(self._model, parameters)
+        if not context:
+            llama_cpp.llama_model_free(self._model)
+            raise ModelLoadError(
+                f"{path}: no context of {settings.kv_cells} tokens could be made: {_reason()}"
+            )
+        return cast("int", context)
+
+    def _describe(self) -> ModelInfo:
+        vocab = self._vocab
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        description = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self._model, description, len(description))
+        bos = llama_cpp.llama_vocab_bos(vocab)
+        eos = llama_cpp.llama_vocab_eos(vocab)
+        size = llama_cpp.llama_vocab_n_tokens(vocab)
+        return ModelInfo(
+            description=description.value.decode(errors="replace"),
+            chat_template=template.decode(errors="replace") if template else None,
+            bos=self._text(bos, special=True).decode(errors="replace") if bos >= 0 else "",
+            eos=self._text(eos, special=True).decode(errors="replace") if eos >= 0 else "",
+            adds_bos=bos >= 0 and bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+            bos_token=bos,
+            vocabulary=size,
+            trained_context=llama_cpp.llama_model_n_ctx_train(self._model),
+            special_texts=tuple(sorted(self._control_texts(size))),
+        )
+
+    def _control_texts(self, vocabulary: int) -> set[str]:
+        texts = {
+            self._text(token, special=True).decode(errors="replace")
+            for token in range(vocabulary)
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & _CONTROL
+        }
+        return texts - {"", OPEN, CLOSE}
+
+    def _text(self, token: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[: max(length, 0)]
+
+    def _warm_up(self) -> None:
+        """Compute one token, so that the first request does not pay for reading the weights."""
+        if not llama_cpp.llama_model_has_decoder(self._model):
+            raise ModelLoadError("The model only encodes; it can't generate text.")
+        self.decode([Run(0, 0, [max(self.info.bos_token, 0)], wants_logits=True)])
+        self.keep(0, 0)
+
+
+class _Batch:
+    """A llama_batch whose arrays are numpy's, with one sequence id a token."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._counts = np.ones(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        self._pointers = self._sequences.ctypes.data + 4 * np.arange(capacity, dtype=np.uintp)
+        self._outputs = np.zeros(capacity, np.int8)
+        self.native = batch = llama_cpp.llama_batch()
+        fields = {name: kind for name, kind in batch._fields_}
+        for name, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._pointers),
+            ("logits", self._outputs),
+        ):
+            setattr(batch, name, array.ctypes.data_as(fields[name]))
+
+    def fill(self, runs: Sequence[Run]) -> list[int]:
+        """Take the runs; return the index of each one's last token. Raises StepError if they are too long."""
+        rows: list[int] = []
+        start = 0
+        for run in runs:
+            end = start + len(run.tokens)
+            if end > self.capacity:
+                raise StepError(f"A batch of more than {self.capacity} tokens was planned.")
+            self._tokens[start:end] = run.tokens
+            self._positions[start:end] = range(run.position, run.position + len(run.tokens))
+            self._sequences[start:end] = run.seq
+            self._outputs[start:end] = 0
+            self._outputs[end - 1] = run.wants_logits
+            rows.append(end - 1)
+            start = end
+        self.native.n_tokens = start
+        return rows
+
+
+def _load(path: Path, settings: EngineSettings) -> int:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ModelLoadError(f"{path}: {error.strerror or error}") from error
+    if magic != _MAGIC:
+        raise ModelLoadError(f"{path}: this is no GGUF file (it starts with {magic!r}).")
+    llama_cpp.llama_backend_init()
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.n_gpu_layers = settings.gpu_layers
+    llama_log.take_errors()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise ModelLoadError(f"{path}: llama.cpp can't load the model: {_reason()}")
+    return cast("int", model)
+
+
+def _reason() -> str:
+    """Return what llama.cpp logged as the cause."""
+    return "; ".join(dict.fromkeys(llama_log.take_errors())) or "it gave no reason"

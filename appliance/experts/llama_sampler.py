@@ -1,0 +1,171 @@
+"""llama.cpp sampler chains, with a grammar that can be put in force at any token.
+
+llama.cpp ends the process (C++ exception through C, GGML_ABORT) when a grammar is told of a token it does not allow,
+also in its own lazy mode when the text around the trigger does not fit. So a grammar here is never lazy, is not part
+of the chain, and hears only of tokens it was asked about before; and the choice among the tokens it allows is made
+by the same chain. Asking about the chain's own choice first makes the usual case cheap: one token, not the vocabulary.
+"""
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from appliance.experts.errors import InvalidRequestError
+from appliance.experts.sampling import Sampling
+
+RANDOM_SEED = 0xFFFFFFFF
+"""LLAMA_DEFAULT_SEED: llama.cpp draws a seed."""
+
+LIKELY = 256
+"""Candidates tried under a grammar before the whole vocabulary."""
+
+TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""`llama_token_data`."""
+
+_ROOT = b"root"
+
+
+class LlamaSampler:
+    """A request's sampler; see `backend.Sampler`."""
+
+    def __init__(
+        self,
+        *,
+        context: int,
+        vocab: int,
+        vocabulary: int,
+        rows: Sequence[int],
+        sampling: Sampling,
+        prompt: Sequence[int],
+    ) -> None:
+        """Take the context and vocabulary pointers, the vocabulary's size, and where each run's logits are.
+
+        `rows` belongs to the backend and changes with every batch.
+        """
+        self._rows = rows
+        self._context = context
+        self._vocab = vocab
+        self._vocabulary = vocabulary
+        self._grammar: int | None = None
+        self._chain: int | None = _build_chain(sampling, vocabulary)
+        self._one = (llama_cpp.llama_token_data * 1)()
+        if sampling.penalises:
+            for token in prompt[-sampling.penalty_last_n :]:
+                llama_cpp.llama_sampler_accept(self._chain, token)
+
+    def sample(self, row: int) -> int | None:
+        """Choose from the logits of the batch's given run; None if the grammar allows no token at all."""
+        index = self._rows[row]
+        if self._grammar is None:
+            return cast("int", llama_cpp.llama_sampler_sample(self._chain, self._context, index))
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,))
+        token = self._choose(_candidates(logits, None))
+        if token is None or not self._allows(token):
+            likely = np.argpartition(logits, -LIKELY)[-LIKELY:] if self._vocabulary > LIKELY else None
+            token = self._choose(self._allowed(_candidates(logits, likely)))
+            if token is None and likely is not None:
+                token = self._choose(self._allowed(_candidates(logits, None)))
+        if token is None or not self._allows(token):
+            return None
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        llama_cpp.llama_sampler_accept(self._grammar, token)
+        return token
+
+    def constrain(self, grammar: str | None) -> None:
+        """Enforce a grammar from the next token on."""
+        self._drop_grammar()
+        if grammar is None:
+            return
+        self._grammar = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar.encode(), _ROOT)
+        if not self._grammar:
+            self._grammar = None
+            raise InvalidRequestError("llama.cpp does not take the grammar of this request.", param="grammar")
+
+    def close(self) -> None:
+        """Free the chain and the grammar."""
+        self._drop_grammar()
+        if self._chain is not None:
+            llama_cpp.llama_sampler_free(self._chain)
+            self._chain = None
+
+    def _drop_grammar(self) -> None:
+        if self._grammar is not None:
+            llama_cpp.llama_sampler_free(self._grammar)
+            self._grammar = None
+
+    def _choose(self, candidates: npt.NDArray[Any]) -> int | None:
+        if not len(candidates):
+            return None
+        array = _as_array(candidates)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            return None
+        return int(array.data[array.selected].id)
+
+    def _allowed(self, candidates: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array = _as_array(candidates)
+        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return np.ascontiguousarray(candidates[np.isfinite(candidates["logit"])])
+
+    def _allows(self, token: int) -> bool:
+        one = self._one
+        one[0].id, one[0].logit, one[0].p = token, 0.0, 0.0
+        array = llama_cpp.llama_token_data_array(data=one, size=1, selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return not math.isinf(one[0].logit)
+
+
+def _candidates(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.intp] | None) -> npt.NDArray[Any]:
+    """Return `llama_token_data` for the given tokens or for all."""
+    data = np.zeros(len(logits) if ids is None else len(ids), TOKEN_DATA)
+    data["id"] = np.arange(len(logits)) if ids is None else ids
+    data["logit"] = logits if ids is None else logits[ids]
+    return data
+
+
+def _as_array(candidates: npt.NDArray[Any]) -> llama_cpp.llama_token_data_array:
+    data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
+    return llama_cpp.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+
+
+def _build_chain(sampling: Sampling, vocabulary: int) -> int:
+    """Return a new chain in llama.cpp's usual order."""
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+
+    def add(sampler: int) -> None:
+        llama_cpp.llama_sampler_chain_add(chain, sampler)
+
+    if sampling.logit_bias:
+        biases = (llama_cpp.llama_logit_bias * len(sampling.logit_bias))()
+        for bias, (token, value) in zip(biases, sampling.logit_bias.items(), strict=True):
+            bias.token, bias.bias = token, value
+        add(llama_cpp.llama_sampler_init_logit_bias(vocabulary, len(biases), biases))
+    if sampling.penalises:
+        add(
+            llama_cpp.llama_sampler_init_penalties(
+                vocabulary,
+                sampling.penalty_last_n,
+                sampling.repeat_penalty,
+                sampling.frequency_penalty,
+                sampling.presence_penalty,
+            )
+        )
+    if sampling.greedy:
+        add(llama_cpp.llama_sampler_init_greedy())
+        return cast("int", chain)
+    if sampling.top_k > 0:
+        add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.top_p < 1.0:
+        add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
+    if sampling.min_p > 0.0:
+        add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
+    add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
+    seed = RANDOM_SEED if sampling.seed is None else sampling.seed
+    add(llama_cpp.llama_sampler_init_dist(seed & RANDOM_SEED))
+    return cast("int", chain)

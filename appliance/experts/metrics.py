@@ -1,0 +1,50 @@
+"""An expert's Prometheus metrics, in a registry of their own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+INTER_TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5)
+
+
+class ExpertMetrics:
+    """What an expert counts; safe to use from any thread."""
+
+    def __init__(self, name: str) -> None:
+        """Label every metric with the expert's name."""
+        self._registry = registry = CollectorRegistry()
+
+        def counter(metric: str, text: str) -> Counter:
+            return Counter(f"rouse_expert_{metric}", text, ["expert"], registry=registry)
+
+        def gauge(metric: str, text: str) -> Gauge:
+            return Gauge(f"rouse_expert_{metric}", text, ["expert"], registry=registry).labels(name)
+
+        def histogram(metric: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(
+                f"rouse_expert_{metric}", text, ["expert"], registry=registry, buckets=buckets
+            ).labels(name)
+
+        self._name = name
+        self._requests = Counter(
+            "rouse_expert_requests", "HTTP requests", ["expert", "endpoint", "status"], registry=registry
+        )
+        self.prompt_tokens = counter("prompt_tokens", "Prompt tokens received").labels(name)
+        self.cached_tokens = counter("prompt_tokens_cached", "Prompt tokens whose KV was there").labels(name)
+        self.generated_tokens = counter("generated_tokens", "Tokens generated").labels(name)
+        self.prefix_hits = counter("prefix_hits", "Prompts that shared a prefix with a slot").labels(name)
+        self.prefix_misses = counter("prefix_misses", "Prompts that shared none").labels(name)
+        self.failed_steps = counter("failed_steps", "Decode steps that failed").labels(name)
+        self.first_token = histogram("first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS)
+        self.inter_token = histogram("inter_token_seconds", "Token to token", INTER_TOKEN_SECONDS)
+        self.queue_length = gauge("queue_length", "Requests waiting for a slot")
+        self.active_slots = gauge("active_slots", "Slots that serve a request")
+        self.kv_used = gauge("kv_cells_used", "KV cells in use, in tokens")
+        self.kv_size = gauge("kv_cells", "KV cells there are, in tokens")
+
+    def count_request(self, endpoint: str, status: int) -> None:
+        """Count an answered request by its route and HTTP status."""
+        self._requests.labels(self._name, endpoint, status).inc()
+
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus's text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,129 @@
+"""A request that runs in a slot, as the engine thread sees it."""
+
+import time
+
+from appliance.experts.backend import Backend, Run
+from appliance.experts.errors import InvalidRequestError
+from appliance.experts.events import Event, Failed, Finished, FinishReason, Timings
+from appliance.experts.generation import Generation
+from appliance.experts.metrics import ExpertMetrics
+from appliance.experts.output import Output
+from appliance.experts.prefixes import Slot
+
+
+class Running:
+    """State of a running request; owns its sampler until `close`."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        slot: Slot,
+        cached: int,
+        *,
+        backend: Backend,
+        metrics: ExpertMetrics,
+        context_tokens: int,
+    ) -> None:
+        """Take a slot whose first `cached` tokens stay. Raises InvalidRequestError for a grammar nobody can follow."""
+        request = generation.request
+        self.generation = generation
+        self.slot = slot
+        self.started = False
+        """Whether a token has been sampled: prefill is over."""
+        self.ended = False
+        self._backend = backend
+        self._metrics = metrics
+        self._output = Output(stops=request.stops, tools=request.tools)
+        self._pending = request.prompt[cached:]
+        self._cached = cached
+        self._room = min(request.max_tokens, context_tokens - len(request.prompt))
+        self._generated = 0
+        self._admitted = time.monotonic()
+        self._first = self._last = 0.0
+        self._sampler = backend.sampler(request.sampling, request.prompt)
+        try:
+            if request.grammar is not None:
+                self._sampler.constrain(request.grammar)
+            elif request.tools is not None and request.tools.forced:
+                self._sampler.constrain(request.tools.grammar)
+        except InvalidRequestError:
+            self.close()
+            raise
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that are still to be computed before the next one can be sampled."""
+        return len(self._pending)
+
+    def next_run(self, most: int) -> Run:
+        """Return at most so many of the pending tokens as a run."""
+        tokens = self._pending[:most]
+        return Run(
+            self.slot.seq, len(self.slot.tokens), tokens, wants_logits=len(tokens) == len(self._pending)
+        )
+
+    def computed(self, run: Run) -> None:
+        """Note that the run's tokens are in the KV cache."""
+        self.slot.tokens.extend(run.tokens)
+        del self._pending[: len(run.tokens)]
+
+    def advance(self, row: int) -> list[Event]:
+        """Sample the next token from the last batch and return what came of it."""
+        token = self._sampler.sample(row)
+        self._tick()
+        if token is None or self._backend.is_end(token):
+            return self._finish("stop")
+        self._generated += 1
+        piece = self._backend.piece(token)
+        events: list[Event] = list(self._output.push(piece))
+        self._pending = [token]
+        if (excess := self._output.opens()) is not None:
+            self._begin_call(piece, excess)
+        if self._output.done:
+            return events + self._finish("stop")
+        if self._generated >= self._room:
+            return events + self._finish("length")
+        return events
+
+    def fail(self, error: Failed) -> list[Event]:
+        """End with an error."""
+        self.ended = True
+        return [error]
+
+    def close(self) -> None:
+        """Free the sampler."""
+        self._sampler.close()
+
+    def _begin_call(self, piece: bytes, excess: int) -> None:
+        """Constrain the sampler; replace the token by ones that end with the marker if it went beyond it."""
+        tools = self.generation.request.tools
+        if excess:
+            kept = piece[: len(piece) - excess].decode(errors="replace")
+            self._pending = self._backend.tokenize(kept, special=True)
+        self._sampler.constrain(tools.grammar if tools else None)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.started:
+            self._metrics.inter_token.observe(now - self._last)
+        else:
+            self.started, self._first = True, now
+            self._metrics.first_token.observe(now - self.generation.submitted)
+        self._last = now
+
+    def _finish(self, reason: FinishReason) -> list[Event]:
+        self.ended = True
+        self._metrics.generated_tokens.inc(self._generated)
+        events: list[Event] = list(self._output.flush())
+        if reason == "stop" and self._output.called:
+            reason = "tool_calls"
+        timings = Timings(
+            cache_n=self._cached,
+            prompt_n=len(self.generation.request.prompt) - self._cached,
+            prompt_ms=(self._first - self._admitted) * 1e3,
+            predicted_n=self._generated,
+            predicted_ms=(self._last - self._first) * 1e3,
+            queue_ms=(self._admitted - self.generation.submitted) * 1e3,
+        )
+        events.append(Finished(reason, timings))
+        return events

@@ -1,0 +1,371 @@
+"""Continuous batching: one thread owns the backend and steps all running requests as one batch.
+
+Requests join and leave between any two steps. Each step, every request that is producing tokens gets its one;
+what is left of the step's budget goes to prompts, a bounded chunk when others are producing tokens.
+(Orca, Yu et al., OSDI 2022; chunked prefill: Sarathi-Serve, Agrawal et al., OSDI 2024.)
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from appliance.experts.backend import Backend, BackendFactory, ModelInfo
+from appliance.experts.batching import plan
+from appliance.experts.errors import (
+    BusyError,
+    ContextExceededError,
+    EngineBrokenError,
+    ExpertError,
+    LoadingError,
+    ModelLoadError,
+    StepError,
+)
+from appliance.experts.events import Event, Failed
+from appliance.experts.generation import Generation, GenerationRequest
+from appliance.experts.metrics import ExpertMetrics
+from appliance.experts.prefixes import SlotPrefixes
+from appliance.experts.running import Running
+from appliance.experts.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
+
+BROKEN_AFTER = 3
+"""Steps in a row that fail before the context counts as broken."""
+
+type State = Literal["loading", "ready", "stopping", "stopped", "broken"]
+type Outbox = list[tuple[Generation, Sequence[Event]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the engine is doing."""
+
+    state: State
+    slots: int
+    active: int
+    queued: int
+    kv_used: int
+
+
+class Scheduler:
+    """Runs requests on a backend; create it, `start` it in an event loop, `submit`, `stop`."""
+
+    def __init__(self, factory: BackendFactory, settings: EngineSettings, metrics: ExpertMetrics) -> None:
+        """Take what loads the model; it is called in the engine thread."""
+        self._factory = factory
+        self._settings = settings
+        self._metrics = metrics
+        self._changed = threading.Condition()
+        self._waiting: deque[Generation] = deque()
+        self._jobs: deque[Callable[[Backend], None]] = deque()
+        self._running: list[Running] = []
+        self._prefixes = SlotPrefixes(settings.slots)
+        self._kv_used = 0
+        self._state: State = "loading"
+        self._backend: Backend | None = None
+        self._deadline = 0.0
+        self._failures = 0
+        self._limit = settings.context_tokens
+        metrics.kv_size.set(settings.kv_cells)
+
+    # ---- event loop side
+
+    async def start(self) -> None:
+        """Load the model. Raises ModelLoadError."""
+        self._loop = asyncio.get_running_loop()
+        self._loaded: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+        self._thread.start()
+        await asyncio.shield(self._loaded)
+
+    @property
+    def backend(self) -> Backend:
+        """The loaded backend, for its thread-safe methods. Raises LoadingError or EngineBrokenError."""
+        if self._backend is None:
+            raise LoadingError if self._state == "loading" else EngineBrokenError("The engine has stopped.")
+        return self._backend
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of the model. Raises LoadingError."""
+        return self.backend.info
+
+    @property
+    def context_tokens(self) -> int:
+        """Most tokens of one request."""
+        return self._limit
+
+    def status(self) -> Status:
+        """Return a snapshot."""
+        return Status(
+            self._state, self._settings.slots, len(self._running), len(self._waiting), self._kv_used
+        )
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Queue a request. Raises BusyError, LoadingError, EngineBrokenError or ContextExceededError."""
+        self._check_open()
+        if len(request.prompt) >= self._limit:
+            raise ContextExceededError(prompt_tokens=len(request.prompt), limit=self._limit)
+        generation = Generation(request, submitted=time.monotonic(), wake=self._wake)
+        with self._changed:
+            if len(self._waiting) >= self._settings.queue_limit + self._prefixes.free_slots:
+                raise BusyError(
+                    f"All {self._settings.slots} slots are busy and {len(self._waiting)} requests wait already.",
+                    retry_after=self._retry_after(),
+                )
+            self._waiting.append(generation)
+            self._changed.notify()
+        self._metrics.prompt_tokens.inc(len(request.prompt))
+        return generation
+
+    async def call[T](self, job: Callable[[Backend], T]) -> T:
+        """Run something short in the engine thread, between two steps, and return its result."""
+        self._check_open()
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def work(backend: Backend) -> None:
+            try:
+                outcome: tuple[T | None, BaseException | None] = (job(backend), None)
+            except Exception as error:  # noqa: BLE001  # it belongs to the caller
+                outcome = (None, error)
+            self._post(settle, *outcome)
+
+        with self._changed:
+            if len(self._jobs) >= self._settings.queue_limit + self._settings.slots:
+                raise BusyError("Too many requests wait already.", retry_after=self._retry_after())
+            self._jobs.append(work)
+            self._changed.notify()
+        return await future
+
+    async def stop(self) -> None:
+        """Refuse new requests, let the running ones end within the drain time, fail the rest, free everything."""
+        with self._changed:
+            if self._state in ("loading", "ready"):
+                self._state = "stopping"
+            self._deadline = time.monotonic() + self._settings.drain_seconds
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    async def wait_ended(self) -> None:
+        """Return when the engine has stopped. Raises EngineBrokenError if that was its own doing."""
+        await asyncio.shield(self._ended)
+
+    def _check_open(self) -> None:
+        match self._state:
+            case "loading":
+                raise LoadingError
+            case "stopping" | "stopped":
+                raise BusyError("The expert is stopping.", retry_after=10)
+            case "broken":
+                raise EngineBrokenError("The engine has failed; the process is about to be restarted.")
+
+    def _retry_after(self) -> int:
+        return 1 + len(self._waiting) // self._settings.slots
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    @staticmethod
+    def _deliver(outbox: Outbox) -> None:
+        for generation, events in outbox:
+            generation.feed(events)
+
+    # ---- engine thread
+
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _main(self) -> None:
+        error: ExpertError | None = None
+        try:
+            backend = self._factory()
+        except ModelLoadError as failure:
+            self._state = "broken"
+            self._post(_settle, self._loaded, failure)
+            self._post(_settle, self._ended, failure)
+            return
+        try:
+            self._limit = min(self._limit, backend.info.trained_context or self._limit)
+            self._backend = backend
+            if self._state == "loading":
+                self._state = "ready"
+            self._post(_settle, self._loaded, None)
+            self._loop_steps(backend)
+        except EngineBrokenError as failure:
+            _log.critical("%s", failure)
+            error = failure
+        except Exception as failure:
+            _log.exception("The engine thread ended by an error of its own")
+            error = EngineBrokenError(f"The engine failed: {failure!r}")
+        finally:
+            self._state = "stopped" if error is None else "broken"
+            self._fail_all(error or BusyError("The expert has stopped.", retry_after=10))
+            self._backend = None
+            backend.close()
+            self._post(_settle, self._ended, error)
+
+    def _loop_steps(self, backend: Backend) -> None:
+        while True:
+            outbox: Outbox = []
+            with self._changed:
+                while not (self._waiting or self._running or self._jobs or self._state != "ready"):
+                    self._changed.wait()
+                if self._state == "stopping" and (not self._busy or time.monotonic() >= self._deadline):
+                    return
+                jobs = list(self._jobs)
+                self._jobs.clear()
+            for job in jobs:
+                job(backend)
+            self._drop_cancelled(backend)
+            self._admit(backend, outbox)
+            if self._running:
+                self._step(backend, outbox)
+            if outbox:
+                self._post(self._deliver, outbox)
+            self._observe()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._running or self._waiting or self._jobs)
+
+    def _drop_cancelled(self, backend: Backend) -> None:
+        for running in [running for running in self._running if running.generation.cancelled]:
+            self._leave(backend, running)
+
+    def _admit(self, backend: Backend, outbox: Outbox) -> None:
+        while self._prefixes.free_slots:
+            with self._changed:
+                while self._waiting and self._waiting[0].cancelled:
+                    self._waiting.popleft()
+                if not self._waiting or not self._fits(self._waiting[0]):
+                    return
+                generation = self._waiting.popleft()
+            self._join(backend, generation, outbox)
+
+    def _fits(self, generation: Generation) -> bool:
+        """Whether the cache has room for the worst case of every running request and of this one."""
+        if not self._running:
+            return True
+        worst = sum(self._worst(running.generation) for running in self._running)
+        return worst + self._worst(generation) <= self._settings.kv_cells
+
+    def _worst(self, generation: Generation) -> int:
+        request = generation.request
+        return min(len(request.prompt) + request.max_tokens, self._limit)
+
+    def _join(self, backend: Backend, generation: Generation, outbox: Outbox) -> None:
+        slot, shared = self._prefixes.claim(generation.request.prompt)
+        try:
+            if shared < len(slot.tokens):
+                del slot.tokens[backend.keep(slot.seq, shared) :]
+            running = Running(
+                generation,
+                slot,
+                len(slot.tokens),
+                backend=backend,
+                metrics=self._metrics,
+                context_tokens=self._limit,
+            )
+        except ExpertError as error:
+            self._prefixes.release(slot)
+            outbox.append((generation, [Failed(error)]))
+            return
+        (self._metrics.prefix_hits if slot.tokens else self._metrics.prefix_misses).inc()
+        self._metrics.cached_tokens.inc(len(slot.tokens))
+        self._running.append(running)
+
+    def _leave(self, backend: Backend, running: Running, *, keep: bool = False) -> None:
+        """Free a slot; a request that was given up takes its cells with it."""
+        self._running.remove(running)
+        running.close()
+        if not keep:
+            del running.slot.tokens[backend.keep(running.slot.seq, 0) :]
+        self._prefixes.release(running.slot)
+
+    def _step(self, backend: Backend, outbox: Outbox) -> None:
+        batch = plan(self._running, self._settings)
+        runs = [run for _, run in batch]
+        try:
+            self._make_room(backend, sum(len(run.tokens) for run in runs))
+            backend.decode(runs)
+        except StepError as error:
+            self._lose(backend, error, outbox)
+            return
+        self._failures = 0
+        for running, run in batch:
+            running.computed(run)
+        for row, (running, run) in enumerate(batch):
+            if run.wants_logits:
+                self._advance(backend, running, row, outbox)
+
+    def _advance(self, backend: Backend, running: Running, row: int, outbox: Outbox) -> None:
+        events = running.advance(row)
+        if events:
+            outbox.append((running.generation, events))
+        if running.ended:
+            self._leave(backend, running, keep=True)
+
+    def _make_room(self, backend: Backend, tokens: int) -> None:
+        while self._prefixes.used + tokens > self._settings.kv_cells:
+            slot = self._prefixes.evict()
+            if slot is None:
+                raise StepError("The KV cache is full.")
+            del slot.tokens[backend.keep(slot.seq, 0) :]
+
+    def _lose(self, backend: Backend, error: StepError, outbox: Outbox) -> None:
+        """Fail every running request: after a failed step nothing is known about their cells."""
+        _log.error("A step of %d requests failed: %s", len(self._running), error)
+        self._metrics.failed_steps.inc()
+        self._failures += 1
+        for running in list(self._running):
+            outbox.append((running.generation, running.fail(Failed(error))))
+            self._leave(backend, running)
+        if self._failures >= BROKEN_AFTER:
+            self._post(self._deliver, outbox)
+            raise EngineBrokenError(f"{self._failures} steps in a row failed, the last with: {error}")
+
+    def _fail_all(self, error: ExpertError) -> None:
+        with self._changed:
+            generations = [*(running.generation for running in self._running), *self._waiting]
+            self._waiting.clear()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        for running in self._running:
+            running.close()
+        self._running.clear()
+        self._post(self._deliver, [(generation, [Failed(error)]) for generation in generations])
+        if jobs and self._backend is not None:
+            for job in jobs:
+                job(self._backend)
+
+    def _observe(self) -> None:
+        self._kv_used = self._prefixes.used
+        self._metrics.queue_length.set(len(self._waiting))
+        self._metrics.active_slots.set(len(self._running))
+        self._metrics.kv_used.set(self._kv_used)
+
+
+def _settle(future: asyncio.Future[None], error: ExpertError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # nobody has to ask for it

@@ -1,0 +1,104 @@
+"""An expert as a service: the engine, the HTTP server, and their life together."""
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from appliance.experts.api import ExpertApi
+from appliance.experts.backend import Backend, BackendFactory
+from appliance.experts.errors import ModelLoadError
+from appliance.experts.metrics import ExpertMetrics
+from appliance.experts.scheduler import Scheduler
+from appliance.experts.settings import EngineSettings
+
+_log = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 0.0005
+"""How long the event loop may keep the engine thread waiting for the interpreter; Python's default of 5 ms is as
+long as a step of a small model."""
+
+
+def llama_backend(model: Path, settings: EngineSettings) -> BackendFactory:
+    """Return what loads a GGUF file; llama.cpp is imported only then."""
+
+    def load() -> Backend:
+        try:
+            from appliance.experts.llama import LlamaBackend  # noqa: PLC0415  # tests and gateways do without it
+        except (ImportError, OSError, RuntimeError) as error:
+            raise ModelLoadError(f"llama.cpp is not usable on this machine: {error}") from error
+        return LlamaBackend(model, settings)
+
+    return load
+
+
+class Expert:
+    """A running expert: where it listens, and its engine."""
+
+    def __init__(self, url: str, scheduler: Scheduler) -> None:
+        """Take the base URL, without a trailing slash, and the engine."""
+        self.url = url
+        self.scheduler = scheduler
+
+
+@asynccontextmanager
+async def running_expert(
+    *, name: str, backend: BackendFactory, host: str, port: int, api_key: str, settings: EngineSettings
+) -> AsyncIterator[Expert]:
+    """Listen at once and load meanwhile; port 0 takes a free one. Leaving stops gracefully.
+
+    /health says `loading` until the model is there. `Expert.scheduler.start()` is the caller's to await.
+    Raises OSError if the address can't be bound.
+    """
+    metrics = ExpertMetrics(name)
+    scheduler = Scheduler(backend, settings, metrics)
+    api = ExpertApi(name=name, api_key=api_key, scheduler=scheduler, settings=settings, metrics=metrics)
+    async with AsyncExitStack() as stack:
+        runner = web.AppRunner(
+            api.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        stack.push_async_callback(scheduler.stop)
+        bound_host, bound_port = runner.addresses[0][:2]
+        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
+        yield Expert(f"http://{shown}:{bound_port}", scheduler)
+
+
+async def serve(
+    *,
+    name: str,
+    model: Path,
+    host: str,
+    port: int,
+    api_key: str,
+    settings: EngineSettings,
+    ready: Callable[[str], None] | None = None,
+    bound: Callable[[str], None] | None = None,
+    backend: BackendFactory | None = None,
+) -> None:
+    """Serve a model until cancelled; then stop gracefully within `settings.drain_seconds`.
+
+    `bound` is told the URL as soon as the port is open (/health answers then), `ready` once the model is loaded.
+    `backend` replaces llama.cpp, for tests.
+
+    Raises ModelLoadError if the model can't be loaded, OSError if the address can't be bound and EngineBrokenError
+    if the engine fails for good: in each case one clear line and an exit code are what is left to do.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    factory = backend or llama_backend(model, settings)
+    async with running_expert(
+        name=name, backend=factory, host=host, port=port, api_key=api_key, settings=settings
+    ) as expert:
+        if bound is not None:
+            bound(expert.url)
+        await expert.scheduler.start()
+        _log.info("%s serves %s at %s", name, model.name, expert.url)
+        if ready is not None:
+            ready(expert.url)
+        await expert.scheduler.wait_ended()

@@ -1,0 +1,56 @@
+"""What an engine is started with."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EngineSettings(BaseModel):
+    """Settings of one expert's engine; immutable, validated.
+
+    Memory grows with `kv_tokens`: each costs 2 x layers x KV heads x head size x 2 bytes (SmolLM2-135M: 23 kB,
+    a typical 1 B model: 32 to 64 kB).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context_tokens: int = Field(default=4096, ge=16, le=1 << 20)
+    """Most tokens of one request, prompt and answer together; never more than the model was trained for."""
+
+    slots: int = Field(default=8, ge=1, le=64)
+    """Requests that run at the same time. 8: more gives little on few cores, and each costs KV cells."""
+
+    kv_tokens: int | None = Field(default=None, ge=16)
+    """Cells of the KV cache shared by all slots, in tokens; None is `context_tokens` x `slots`, so that every slot
+    can be full. Fewer save memory, and requests then wait until their worst case fits."""
+
+    threads: int | None = Field(default=None, ge=1, le=256)
+    """Compute threads; None is the number of usable cores."""
+
+    batch_tokens: int = Field(default=256, ge=1, le=4096)
+    """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow machines,
+    which bounds how long a cancelled request or a new one waits."""
+
+    prefill_chunk: int = Field(default=32, ge=1, le=4096)
+    """Most prompt tokens added to a step while other requests are producing tokens: bounds the gap in their streams."""
+
+    queue_limit: int = Field(default=32, ge=0, le=10_000)
+    """Requests that may wait for a slot; beyond that the answer is 503."""
+
+    gpu_layers: int = Field(default=0, ge=-1)
+    """Layers held by a GPU when the build has one; -1 is all of them."""
+
+    embeddings: bool = False
+    """Serve /v1/embeddings from a second context (mean pooling unless the model says otherwise)."""
+
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)
+    """Largest request body; beyond that the answer is 413."""
+
+    drain_seconds: float = Field(default=10.0, ge=0.0, le=600.0)
+    """How long a stopping expert lets running requests finish before it fails them."""
+
+    metrics_public: bool = False
+    """Serve /metrics without the API key."""
+
+    @property
+    def kv_cells(self) -> int:
+        """Size of the KV cache in tokens."""
+        return self.kv_tokens or self.context_tokens * self.slots
