@@ -34,8 +34,8 @@ class Channel(Protocol):
     """The way to an agent and back."""
 
     @property
-    def connected(self) -> bool:
-        """Whether messages pass."""
+    def trouble(self) -> str | None:
+        """Why no answer can be expected, as a `ChatError`'s reason, or None."""
 
     def open(self, request_id: str) -> AbstractContextManager[Inbox]:
         """Collect a request's replies."""
@@ -82,7 +82,7 @@ async def ask(
             while not reply.complete:
                 match await _next(inbox, min(loop.time() + silence, give_up, hub_lost)):
                     case None if loop.time() >= give_up:
-                        raise ChatError("timed_out" if channel.connected else "mqtt_disconnected")
+                        raise ChatError(channel.trouble or "timed_out")
                     case None if loop.time() >= hub_lost:
                         raise ChatError("hub_offline")
                     case None | Event.RESUBSCRIBED:

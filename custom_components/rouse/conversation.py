@@ -89,10 +89,8 @@ class RouseConversationEntity(RouseEntity, conversation.ConversationEntity):
     async def _async_handle_message(
         self, user_input: conversation.ConversationInput, chat_log: conversation.ChatLog
     ) -> conversation.ConversationResult:
-        if not self.hub.connected:
-            raise ChatError("mqtt_disconnected")
-        if not self.hub.online:
-            raise ChatError("hub_offline")
+        if trouble := self.hub.trouble:
+            raise ChatError(trouble)
         try:
             await chat_log.async_provide_llm_data(
                 user_input.as_llm_context(DOMAIN),

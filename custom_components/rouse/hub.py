@@ -65,7 +65,7 @@ class Hub:
         self.name = entry.title
         self.announcement: HubAnnouncement | None = None
         self.agents: dict[str, AgentAnnouncement] = {}
-        self.chat = ChatLink(hass, f"ha-{entry.entry_id.lower()}")
+        self.chat = ChatLink(hass, f"ha-{entry.entry_id.lower()}", lambda: self.trouble)
         self._hass = hass
         self._entry = entry
         self._nodes: dict[str, Node] = {}
@@ -86,16 +86,20 @@ class Hub:
     @property
     def connected(self) -> bool:
         """Whether Home Assistant is connected to the broker."""
-        return self.chat.connected
+        return mqtt.is_connected(self._hass)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the hub can't be reached, as a `ChatError`'s reason, or None."""
+        if not self.connected:
+            return "mqtt_disconnected"
+        replaced = self.announcement is not None and self.announcement.hub != self.slug
+        return "hub_offline" if replaced or not self._present else None
 
     @property
     def online(self) -> bool:
         """Whether the hub is there, and is the one this entry was made for."""
-        return (
-            self.connected
-            and self._present
-            and (self.announcement is None or self.announcement.hub == self.slug)
-        )
+        return self.trouble is None
 
     def node(self, node: str) -> Node | None:
         """Return what is known about an announced node."""
@@ -126,7 +130,12 @@ class Hub:
         unload(lambda: self.chat.notify(Event.CLOSED))
 
     @callback
-    def _connection_changed(self, _connected: bool) -> None:  # noqa: FBT001 - MQTT's callback type
+    def _connection_changed(self, connected: bool) -> None:  # noqa: FBT001 - MQTT's callback type
+        if connected:
+            # Who left meanwhile can't be told from who stayed until the broker repeats its messages.
+            self._present = False
+            for node in self._nodes.values():
+                node.online = False
         self._hub_changed()
 
     @callback

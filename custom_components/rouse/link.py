@@ -1,7 +1,7 @@
 """Chat requests and their replies over MQTT."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from homeassistant.components import mqtt
@@ -20,16 +20,17 @@ _LOGGER = logging.getLogger(__name__)
 class ChatLink:
     """Publishes requests and hands each reply to the request it belongs to."""
 
-    def __init__(self, hass: HomeAssistant, client: str) -> None:
+    def __init__(self, hass: HomeAssistant, client: str, trouble: Callable[[], str | None]) -> None:
         self.client = client
         """Names the topic on which the replies arrive."""
         self._hass = hass
+        self._trouble = trouble
         self._inboxes: dict[str, Inbox] = {}
 
     @property
-    def connected(self) -> bool:
-        """Whether Home Assistant is connected to the broker."""
-        return mqtt.is_connected(self._hass)
+    def trouble(self) -> str | None:
+        """Why no answer can be expected, as a `ChatError`'s reason, or None."""
+        return self._trouble()
 
     @property
     def pending(self) -> int:
@@ -80,18 +81,17 @@ class ChatLink:
     @callback
     def repeat(self, agent: str, request: ChatRequest) -> None:
         """Publish a request again, unless the broker is not there."""
-        if self.connected:
-            self._hass.async_create_background_task(
-                self._publish(topics.requests(agent), request), f"rouse repeat {request.id}"
-            )
+        self._publish_soon(topics.requests(agent), request)
 
     @callback
     def cancel(self, agent: str, request: ChatRequest) -> None:
         """Tell the agent that nobody waits any more, unless the broker is not there."""
-        if self.connected:
+        self._publish_soon(topics.cancellations(agent), ChatCancel(request.id, request.client))
+
+    def _publish_soon(self, topic: str, message: ChatRequest | ChatCancel) -> None:
+        if mqtt.is_connected(self._hass):
             self._hass.async_create_background_task(
-                self._publish(topics.cancellations(agent), ChatCancel(request.id, request.client)),
-                f"rouse cancel {request.id}",
+                self._publish(topic, message), f"rouse {topic} {message.id}"
             )
 
     async def _publish(self, topic: str, message: ChatRequest | ChatCancel) -> None:

@@ -1,14 +1,12 @@
 """A real Home Assistant core with the integration, and a fake hub on its MQTT bus."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub
-from homeassistant.components import mqtt
+from fake_hub import Broker, FakeHub
 from homeassistant.const import CONF_LLM_HASS_API, CONF_TIMEOUT
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers.dispatcher import async_dispatcher_send
 from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
@@ -66,24 +64,25 @@ def entry(hass: HomeAssistant, timeout: float, llm_apis: list[str]) -> MockConfi
 
 
 @pytest.fixture
-async def hub(hass: HomeAssistant, mqtt_mock: MqttMockHAClient, entry: MockConfigEntry) -> FakeHub:
-    """A hub that is there, known to a loaded config entry."""
+async def bus(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> FakeHub:
+    """A hub that has not said anything yet."""
+    assert mqtt_mock.connected
     assert await async_setup_component(hass, "homeassistant", {})
     hub = FakeHub(hass)
     await hub.start()
-    assert await hass.config_entries.async_setup(entry.entry_id)
-    await hass.async_block_till_done()
-    hub.come()
-    await hass.async_block_till_done()
     return hub
 
 
 @pytest.fixture
-def broker(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> Callable[[bool], None]:
-    """Cut or restore the connection to the broker."""
+async def hub(hass: HomeAssistant, bus: FakeHub, entry: MockConfigEntry) -> FakeHub:
+    """A hub that is there, known to a loaded config entry."""
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done()
+    bus.come()
+    await hass.async_block_till_done()
+    return bus
 
-    def connect(connected: bool) -> None:
-        mqtt_mock.connected = connected
-        async_dispatcher_send(hass, mqtt.MQTT_CONNECTION_STATE, connected)
 
-    return connect
+@pytest.fixture
+def broker(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> Broker:
+    return Broker(hass, mqtt_mock)

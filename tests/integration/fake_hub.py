@@ -1,13 +1,17 @@
-"""A hub on Home Assistant's MQTT bus that tests script."""
+"""A hub and a broker that tests script, on Home Assistant's MQTT client."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from homeassistant.components import mqtt
+from homeassistant.components.mqtt.const import MQTT_PROCESSED_SUBSCRIPTIONS
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.dispatcher import async_dispatcher_send
 from pytest_homeassistant_custom_component.common import async_fire_mqtt_message
+from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
 AGENT = "conversation.rouse_home"
@@ -25,8 +29,8 @@ def text(piece: str) -> dict[str, Any]:
     return {"kind": "text", "text": piece}
 
 
-def tool_call(call_id: str, name: str, **arguments: Any) -> dict[str, Any]:
-    return {"kind": "tool_call", "call": {"id": call_id, "name": name, "arguments": arguments}}
+def tool_call(call_id: str, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    return {"kind": "tool_call", "call": {"id": call_id, "name": tool, "arguments": arguments}}
 
 
 def finished(whole: str, *calls: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +58,7 @@ class FakeHub:
         """How to answer the next requests; a repeated one gets no answer."""
         self._hass = hass
         self._seen: set[str] = set()
+        self._arrived = asyncio.Condition()
 
     async def start(self) -> None:
         await mqtt.async_subscribe(self._hass, "rouse/v1/agents/+/requests", self._requested)
@@ -90,10 +95,16 @@ class FakeHub:
         numbers = range(len(messages)) if order is None else order
         self.answers.append(lambda _: [{"seq": seq, **messages[seq]} for seq in numbers])
 
-    @callback
-    def _requested(self, message: mqtt.ReceiveMessage) -> None:
+    async def wait_for_requests(self, count: int) -> None:
+        """Wait until so many requests, repeated ones included, have arrived."""
+        async with asyncio.timeout(5), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.requests) >= count)
+
+    async def _requested(self, message: mqtt.ReceiveMessage) -> None:
         request = json.loads(message.payload)
-        self.requests.append(request)
+        async with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
         if request["id"] in self._seen or not self.answers:
             return
         self._seen.add(request["id"])
@@ -103,3 +114,24 @@ class FakeHub:
     @callback
     def _cancelled(self, message: mqtt.ReceiveMessage) -> None:
         self.cancelled.append(json.loads(message.payload)["id"])
+
+
+class Broker:
+    """The connection to the broker, which a test cuts and restores."""
+
+    def __init__(self, hass: HomeAssistant, client: MqttMockHAClient) -> None:
+        self._hass = hass
+        self._client = client
+
+    def disconnect(self) -> None:
+        self._client.connected = False
+        async_dispatcher_send(self._hass, mqtt.MQTT_CONNECTION_STATE, False)
+
+    def connect(self) -> None:
+        self._client.connected = True
+        async_dispatcher_send(self._hass, mqtt.MQTT_CONNECTION_STATE, True)
+
+    def resubscribe(self, client: str) -> None:
+        """Confirm the subscription to a client's replies, as after a reconnection."""
+        replies = (f"rouse/v1/clients/{client}/replies", 1)
+        async_dispatcher_send(self._hass, MQTT_PROCESSED_SUBSCRIPTIONS, [replies])
