@@ -1,0 +1,12 @@
+"""The error that a user of Assist hears."""
+
+from homeassistant.exceptions import HomeAssistantError
+
+from .const import DOMAIN
+
+
+class ChatError(HomeAssistantError):
+    """A question stays without an answer; the text of `reason` in strings.json is spoken."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(translation_domain=DOMAIN, translation_key=reason)
