@@ -166,10 +166,8 @@ class _Rules:
             return
         target = self._resolve(reference, param)
         if (
-            (isinstance(target, Mapping)
-            and target.keys() & {"$ref", "anyOf", "oneOf", "allOf", "nullable"})
-            or (isinstance(target, Mapping) and isinstance(target.get("type"), list))
-        ):
+            isinstance(target, Mapping) and target.keys() & {"$ref", "anyOf", "oneOf", "allOf", "nullable"}
+        ) or (isinstance(target, Mapping) and isinstance(target.get("type"), list)):
             yield from self._members(target, param, depth + 1, (*seen, reference))
             return
         # The name comes before the rule, for schemas that contain themselves.

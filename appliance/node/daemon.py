@@ -28,7 +28,7 @@ async def run(
     connection: Connection,
     environment: Mapping[str, str],
     stop: asyncio.Event,
-    expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert"),
+    expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert", "--supervised"),
 ) -> None:
     """Run the daemon until `stop` is set.
 

@@ -1,0 +1,5 @@
+"""The `rouse` command."""
+
+from appliance.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,102 @@
+"""The long-running commands: `rouse hub`, `rouse node` and `rouse expert`."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from appliance import hub as hub_root
+from appliance.bus.errors import BusConfigurationError
+from appliance.cli.context import CommandError, current_settings
+from appliance.errors import StartError
+from appliance.experts.errors import EngineBrokenError, ModelLoadError
+from appliance.node import daemon
+from appliance.node.serving import serve_expert
+from appliance.security.broker import connect_to
+from appliance.security.secrets import SecretError
+from appliance.settings.model import Settings
+
+_log = logging.getLogger(__name__)
+
+CONFIG_DIR_VARIABLE = "ROUSE_CONFIG_DIR"
+
+type Service = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command()(hub)
+    app.command()(node)
+    app.command()(expert)
+
+
+def hub(context: typer.Context) -> None:
+    """Run the hub: broker (unless broker.url names one), gateway and agents."""
+    settings = _begin(context)
+    _run(lambda stop: hub_root.run(settings, stop=stop, ready=lambda _: None))
+
+
+def node(context: typer.Context) -> None:
+    """Run the node daemon: announce this machine and keep its experts running."""
+    settings = _begin(context)
+    environment = {**os.environ, CONFIG_DIR_VARIABLE: str(context.obj.config_dir)}
+
+    async def serve(stop: asyncio.Event) -> None:
+        await daemon.run(settings, connection=connect_to(settings), environment=environment, stop=stop)
+
+    _run(serve)
+
+
+def expert(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of an expert in the settings.")],
+    supervised: Annotated[
+        bool,
+        typer.Option("--supervised", help="End when standard input closes, as the node daemon wants it."),
+    ] = False,
+) -> None:
+    """Serve one expert of the settings over HTTP."""
+    settings = _begin(context)
+    if name not in settings.experts:
+        known = ", ".join(settings.experts) or "none"
+        raise CommandError(f"there is no expert {name!r} in the settings (there are: {known})")
+    _run(lambda stop: serve_expert(name, settings, stop=stop, supervised=supervised))
+
+
+def _begin(context: typer.Context) -> Settings:
+    settings = current_settings(context)
+    logging.basicConfig(
+        level=settings.log.level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("transitions", "amqtt"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return settings
+
+
+def _run(service: Service) -> None:
+    """Run a service until SIGTERM or SIGINT; a second signal ends it at once."""
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def stop_or_quit() -> None:
+            if stop.is_set():
+                sys.exit(130)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop_or_quit)
+        await service(stop)
+
+    try:
+        asyncio.run(run())
+    except (StartError, BusConfigurationError, SecretError, ModelLoadError, EngineBrokenError) as error:
+        raise CommandError(str(error)) from error
