@@ -81,7 +81,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAd
         public = settings.gateway.host not in LOOPBACK
         announcement = HubAnnouncement(
             hub=name,
-            name=settings.node.title or "Rouse",
+            name="Rouse",
             version=__version__,
             gateway_url=reachable(f"{gateway_url}/v1", connection) if public else None,
         )

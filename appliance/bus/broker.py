@@ -123,7 +123,7 @@ class EmbeddedBroker:
                 await broker.external_connected(
                     StreamReaderAdapter(reader), StreamWriterAdapter(writer), _LISTENER
                 )
-            except AMQTTError as error:
+            except (AMQTTError, OSError) as error:
                 _log.warning("embedded MQTT broker: a client was dropped: %s", error)
 
         try:

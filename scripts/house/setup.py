@@ -1,5 +1,6 @@
 """Sets a fresh Home Assistant up as its owner would: broker, Rouse, rooms, Assist and a dashboard."""
 
+import asyncio
 from typing import Any
 
 from scripts.house.appliance import Appliance
@@ -15,7 +16,7 @@ async def furnish(house: HomeAssistant, appliance: Appliance) -> str:
     await add_rouse(house)
     agent = await find_agent(house)
     await house.wait_for_state(agent, seconds=60)
-    await house.wait_for_state("sensor.this_computer_small", "ready", seconds=120)
+    await house.wait_for_state("sensor.this_computer_expert_small", "ready", seconds=120)
     await arrange_rooms(house)
     await use_agent(house, agent)
     await save_dashboard(house)
@@ -49,14 +50,20 @@ async def add_rouse(house: HomeAssistant) -> None:
     await house.post(f"/api/config/config_entries/flow/{flow['flow_id']}", {})
 
 
-async def find_agent(house: HomeAssistant) -> str:
-    """Return the conversation entity of the integration."""
+async def find_agent(house: HomeAssistant, seconds: float = 30) -> str:
+    """Wait for the integration's conversation entity and return its id."""
+    async with asyncio.timeout(seconds):
+        while True:
+            for entity in await own_entities(house):
+                if entity.startswith("conversation."):
+                    return entity
+            await asyncio.sleep(0.2)
+
+
+async def own_entities(house: HomeAssistant) -> list[str]:
+    """Return the ids of the integration's enabled entities."""
     entities: list[dict[str, Any]] = await house.command("config/entity_registry/list")
-    return next(
-        str(e["entity_id"])
-        for e in entities
-        if e["platform"] == "rouse" and e["entity_id"].startswith("conversation.")
-    )
+    return sorted(e["entity_id"] for e in entities if e["platform"] == "rouse" and not e["disabled_by"])
 
 
 async def arrange_rooms(house: HomeAssistant) -> None:
@@ -90,9 +97,7 @@ async def use_agent(house: HomeAssistant, agent: str) -> None:
 
 async def save_dashboard(house: HomeAssistant) -> None:
     """Make a dashboard of the lights and of what the integration offers."""
-    entities: list[dict[str, Any]] = await house.command("config/entity_registry/list")
-    own = sorted(e["entity_id"] for e in entities if e["platform"] == "rouse" and not e["disabled_by"])
-    tiles = [{"type": "tile", "entity": entity} for entity in own]
+    tiles = [{"type": "tile", "entity": entity} for entity in await own_entities(house)]
     lights = [{"type": "tile", "entity": e, "features": [{"type": "toggle"}]} for e in ROOMS]
     sections = [
         {
