@@ -2,14 +2,16 @@
 
 import asyncio
 import base64
+import functools
 import hmac
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import hdrs, web
 
 from appliance.experts.api_errors import body_of, plain_response, response_to
+from appliance.experts.backend import Backend
 from appliance.experts.chat import ChatPrompts, with_bos
 from appliance.experts.errors import ExpertError, InvalidRequestError, ModelNotFoundError, UnsupportedError
 from appliance.experts.events import Failed
@@ -155,7 +157,7 @@ class ExpertApi:
         parsed, inputs = await _aside(prepare, len(body))
         data: list[Json] = []
         for index, tokens in enumerate(inputs):
-            vector = await self._scheduler.call(lambda engine, tokens=tokens: engine.embed(tokens))
+            vector = await self._scheduler.call(functools.partial(_embedding, tokens))
             data.append({"object": "embedding", "index": index, "embedding": _encoded(vector, parsed)})
         count = sum(map(len, inputs))
         usage = {"prompt_tokens": count, "total_tokens": count}
@@ -244,6 +246,10 @@ class ExpertApi:
 async def _aside[T](work: Callable[[], T], size: int) -> T:
     """Do something that takes time in proportion to the body; a large one outside of the event loop."""
     return work() if size < LONG_BODY else await asyncio.to_thread(work)
+
+
+def _embedding(tokens: Sequence[int], backend: Backend) -> list[float]:
+    return backend.embed(tokens)
 
 
 def _encoded(vector: list[float], request: EmbeddingRequest) -> list[float] | str:

@@ -92,6 +92,12 @@ class Backend(Protocol):
         A model that can't cut a sequence (recurrent, hybrid) loses it all.
         """
 
+    def copy(self, source: int, target: int, tokens: int) -> int:
+        """Let an empty sequence share the first cells of another; return how many it has then.
+
+        A model whose state can't be shared in part (recurrent, hybrid) shares nothing.
+        """
+
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return the normalised embedding of a text. Raises UnsupportedError."""
 

@@ -10,8 +10,9 @@ from appliance.experts.settings import EngineSettings
 def plan(running: Sequence[Running], settings: EngineSettings) -> list[tuple[Running, Run]]:
     """Return the step's runs: first every request that is producing tokens, then prompts.
 
-    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` when there are streams to keep flowing,
-    in equal parts in the order of their arrival, so that a short one is never stuck behind a long one.
+    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` when there are streams to keep
+    flowing, in equal parts in the order of their arrival, so that a short one is never stuck behind a long
+    one.
     """
     budget = max(settings.batch_tokens, settings.slots)
     batch: list[tuple[Running, Run]] = []

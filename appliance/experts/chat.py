@@ -55,7 +55,8 @@ class ChatPrompts:
     ) -> list[int]:
         """Render and tokenise a chat.
 
-        Control tokens that stand in a message stay text: nobody can end his turn or open another's from within it.
+        Control tokens that stand in a message stay text: nobody can end his turn or open another's from
+        within it.
         """
         escape, originals, mark = self._escaping()
         if self._template.native_tools:
@@ -73,7 +74,7 @@ class ChatPrompts:
         return with_bos(self._backend, tokens)
 
     def _escaping(self) -> tuple[Callable[[str], str], list[str], re.Pattern[str]]:
-        """Return what replaces control texts by marks, the list of what was replaced, and what finds the marks."""
+        """Return what puts marks for control texts, what was replaced, and what finds the marks."""
         nonce = secrets.token_hex(8)
         originals: list[str] = []
 
@@ -88,7 +89,7 @@ class ChatPrompts:
 
 
 def with_bos(backend: Backend, tokens: list[int]) -> list[int]:
-    """Return the tokens with the begin-of-sequence token in front, where the model wants one and has none yet."""
+    """Return the tokens, begin-of-sequence in front where the model wants it and it is not there."""
     info = backend.info
     if info.adds_bos and tokens[:1] != [info.bos_token]:
         tokens = [info.bos_token, *tokens]

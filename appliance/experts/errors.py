@@ -45,7 +45,7 @@ class ContextExceededError(InvalidRequestError):
     def __init__(self, *, prompt_tokens: int, limit: int, param: str = "messages") -> None:
         """Give both numbers, in tokens."""
         super().__init__(
-            f"This expert's context is {limit} tokens for a request, and the prompt alone has {prompt_tokens}. "
+            f"A request may have {limit} tokens here, and the prompt alone has {prompt_tokens}. "
             f"Shorten it to at most {limit - 1}.",
             param=param,
             code="context_length_exceeded",

@@ -1,7 +1,8 @@
 """A backend without weights: deterministic, instant, and strict about what a real context would not forgive.
 
-A token is a byte; control tokens follow. What the "model" says is decided by a script: a function from the prompt's
-text to the answer's. Every batch is checked like llama.cpp checks it, so a scheduler that loses count fails loudly.
+A token is a byte; control tokens follow. What the "model" says is decided by a script: a function from the
+prompt's text to the answer's. Every batch is checked like llama.cpp checks it, so a scheduler that loses
+count fails loudly.
 """
 
 import time
@@ -141,6 +142,15 @@ class FakeBackend:
             tokens = 0
         del cells[tokens:]
         return len(cells)
+
+    def copy(self, source: int, target: int, tokens: int) -> int:
+        """Copy cells to an empty sequence."""
+        if self.cells.setdefault(target, []):
+            raise AssertionError("The target of a copy is not empty.")
+        if not self.cuts:
+            return 0
+        self.cells[target] = self.cells[source][:tokens]
+        return len(self.cells[target])
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return a vector that depends on the tokens."""

@@ -1,12 +1,14 @@
 """From JSON Schema to GBNF, llama.cpp's grammar notation.
 
-(https://json-schema.org/draft/2020-12, llama.cpp's grammars/README.md.) llama-cpp-python has a converter, but schemas
-come from clients: that one can be made to build gigabytes of text, and llama.cpp's parser is exponential in chains of
-alternatives. Here every rule begins with a literal or a character class, unions are flattened, and sizes are bounded.
+(https://json-schema.org/draft/2020-12, llama.cpp's grammars/README.md.) llama-cpp-python has a converter, but
+schemas come from clients: that one can be made to build gigabytes of text, and llama.cpp's parser is
+exponential in chains of alternatives. Here every rule begins with a literal or a character class, unions are
+flattened, and sizes are bounded.
 
-Enforced: type, properties, required, additionalProperties, items, prefixItems, minItems and maxItems, minLength and
-maxLength (up to MOST_REPEATS), enum, const, anyOf, oneOf, allOf of objects, local $ref, nullable, integers' sign.
-Checked but not enforced: pattern. Ignored: format, ranges and other keywords that only validate.
+Enforced: type, properties, required, additionalProperties, items, prefixItems, minItems and maxItems,
+minLength and maxLength (up to MOST_REPEATS), enum, const, anyOf, oneOf, allOf of objects, local $ref,
+nullable, integers' sign. Checked but not enforced: pattern. Ignored: format, ranges and other keywords that
+only validate.
 """
 
 import json
@@ -34,9 +36,7 @@ _UNSUPPORTED = (
 )
 _JSON_RULES = {
     "ws": '| " " | "\\n" [ \\t]{0,20}',
-    "char": (
-        '[^"\\\\\\x7F\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-cA-CeEfF] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
-    ),
+    "char": '[^"\\\\\\x7F\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-cA-CeEfF] [0-9a-fA-F]{3})',
     "string": '"\\"" char* "\\""',
     "digits": '"0" | [1-9] [0-9]{0,14}',
     "integer": '"-"? digits',
@@ -48,7 +48,7 @@ _JSON_RULES = {
     "array": '"[" ws (value ws ("," ws value ws)*)? "]"',
     "value": "object | array | string | number | boolean | null",
 }
-_PRIMITIVES = ("string", "integer", "number", "boolean", "null")
+_PRIMITIVES = ("integer", "number", "boolean", "null", "value")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -63,7 +63,7 @@ def json_grammar(schema: Mapping[str, Any] | None, param: str) -> str:
 
 
 def call_grammar(tools: Sequence[tuple[str, Mapping[str, Any]]], *, parallel: bool) -> str:
-    """Return a grammar for what follows an opening marker: a call of one of the tools, and perhaps more calls.
+    """Return a grammar for what follows an opening marker: a call of a tool, and perhaps more calls.
 
     `tools` are names with the JSON Schemas of their arguments. Raises InvalidRequestError.
     """
@@ -73,8 +73,8 @@ def call_grammar(tools: Sequence[tuple[str, Mapping[str, Any]]], *, parallel: bo
         param = f"tools.{index}.function.parameters"
         calls.root, calls.param, calls.prefix = schema, param, f"t{index}-"
         arguments = calls.schema({"type": "object", "properties": {}, **schema}, param, 0)
-        body = f'"\\"name\\"" ws ":" ws {literal(json.dumps(name))} ws "," ws "\\"arguments\\"" ws ":" ws {arguments}'
-        names.append(calls.add("call", f'"{{" ws {body} ws "}}"'))
+        head = f'"{{" ws "\\"name\\"" ws ":" ws {literal(json.dumps(name))} ws "," ws'
+        names.append(calls.add("call", f'{head} "\\"arguments\\"" ws ":" ws {arguments} ws "}}"'))
     calls.add("one", f"ws ({' | '.join(names)}) ws {literal(CLOSE)}")
     more = f" (ws {literal(OPEN)} one){{0,{MOST_CALLS - 1}}}" if parallel else ""
     calls.add("root", f"one{more}")
@@ -211,20 +211,20 @@ class _Rules:
             self._nodes += len(values)
             constants = dict.fromkeys(self._constant(value, param) for value in values)
             return self.add(f"{self.prefix}enum", " | ".join(constants))
-        kind = schema.get("type")
-        if kind == "object" or (kind is None and "properties" in schema):
-            return self._object(schema, param, depth)
-        if kind == "array" or (kind is None and ("items" in schema or "prefixItems" in schema)):
-            return self._array(schema, param, depth)
-        if kind == "string":
-            return self._string(schema, param)
-        if kind == "integer" and _at_least_zero(schema):
-            return "natural"
-        if kind in _PRIMITIVES:
-            return str(kind)
-        if kind is None:
-            return "value"
-        self._refuse(f"{param}.type", f"there is no type {kind!r:.80}")
+        kind = schema.get("type", _implied_type(schema))
+        if kind == "object":
+            symbol = self._object(schema, param, depth)
+        elif kind == "array":
+            symbol = self._array(schema, param, depth)
+        elif kind == "string":
+            symbol = self._string(schema, param)
+        elif kind == "integer" and _at_least_zero(schema):
+            symbol = "natural"
+        elif kind in _PRIMITIVES:
+            symbol = str(kind)
+        else:
+            self._refuse(f"{param}.type", f"there is no type {kind!r:.80}")
+        return symbol
 
     def _constant(self, value: object, param: str) -> str:
         try:
@@ -278,7 +278,8 @@ class _Rules:
     def _pairs(self, pairs: Sequence[tuple[str, bool]]) -> str:
         """Return the symbol of the pairs in their order, commas between those that are there.
 
-        Built from the end: each pair has a rule for when nothing stands before it and one for when something does.
+        Built from the end: each pair has a rule for when nothing stands before it and one for when something
+        does.
         """
         first = rest = '""'
         for pair, required in reversed(pairs):
@@ -328,6 +329,13 @@ class _Rules:
 
     def _refuse(self, param: str, reason: str) -> NoReturn:
         raise InvalidRequestError(f"{param[:200]}: {reason}.", param=param[:200])
+
+
+def _implied_type(schema: Mapping[str, Any]) -> str:
+    """Return the type that a schema without one is about."""
+    if "properties" in schema:
+        return "object"
+    return "array" if "items" in schema or "prefixItems" in schema else "value"
 
 
 def _at_least_zero(schema: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import llama_cpp
 import numpy as np
@@ -39,8 +39,12 @@ class LlamaBackend:
         self._model = _load(path, settings)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._batch_tokens = max(settings.batch_tokens, settings.slots)
-        self._context: int | None = self._new_context(path)
+        self._context = self._new_context(path)
+        self._open = True
         self._memory = llama_cpp.llama_get_memory(self._context)
+        self._divisible = not (
+            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        )
         self._batch = _Batch(self._batch_tokens)
         self._embedder: LlamaEmbedder | None = None
         self._pieces: dict[int, bytes] = {}
@@ -109,6 +113,13 @@ class LlamaBackend:
         llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
         return 0
 
+    def copy(self, source: int, target: int, tokens: int) -> int:
+        """Share cells; in a unified cache nothing is moved."""
+        if not self._divisible:
+            return 0
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+        return tokens
+
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return the normalised embedding; the second context is made when it is first needed."""
         if self._embedder is None:
@@ -117,12 +128,12 @@ class LlamaBackend:
 
     def close(self) -> None:
         """Free everything."""
-        if self._embedder is not None:
-            self._embedder.close()
-        if self._context is not None:
+        if self._open:
+            self._open = False
+            if self._embedder is not None:
+                self._embedder.close()
             llama_cpp.llama_free(self._context)
             llama_cpp.llama_model_free(self._model)
-            self._context = None
 
     def _new_context(self, path: Path) -> int:
         settings = self._settings
@@ -187,6 +198,9 @@ class LlamaBackend:
         self.keep(0, 0)
 
 
+_FIELDS: dict[str, Any] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}
+
+
 class _Batch:
     """A llama_batch whose arrays are numpy's, with one sequence id a token."""
 
@@ -199,7 +213,6 @@ class _Batch:
         self._pointers = self._sequences.ctypes.data + 4 * np.arange(capacity, dtype=np.uintp)
         self._outputs = np.zeros(capacity, np.int8)
         self.native = batch = llama_cpp.llama_batch()
-        fields = {name: kind for name, kind in batch._fields_}
         for name, array in (
             ("token", self._tokens),
             ("pos", self._positions),
@@ -207,7 +220,7 @@ class _Batch:
             ("seq_id", self._pointers),
             ("logits", self._outputs),
         ):
-            setattr(batch, name, array.ctypes.data_as(fields[name]))
+            setattr(batch, name, array.ctypes.data_as(_FIELDS[name]))
 
     def fill(self, runs: Sequence[Run]) -> list[int]:
         """Take the runs; return the index of each one's last token. Raises StepError if they are too long."""

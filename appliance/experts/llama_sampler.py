@@ -1,9 +1,10 @@
 """llama.cpp sampler chains, with a grammar that can be put in force at any token.
 
-llama.cpp ends the process (C++ exception through C, GGML_ABORT) when a grammar is told of a token it does not allow,
-also in its own lazy mode when the text around the trigger does not fit. So a grammar here is never lazy, is not part
-of the chain, and hears only of tokens it was asked about before; and the choice among the tokens it allows is made
-by the same chain. Asking about the chain's own choice first makes the usual case cheap: one token, not the vocabulary.
+llama.cpp ends the process (C++ exception through C, GGML_ABORT) when a grammar is told of a token it does not
+allow, also in its own lazy mode when the text around the trigger does not fit. So a grammar here is never
+lazy, is not part of the chain, and hears only of tokens it was asked about before; and the choice among the
+tokens it allows is made by the same chain. Asking about the chain's own choice first makes the usual case
+cheap: one token, not the vocabulary.
 """
 
 import ctypes
@@ -115,7 +116,7 @@ class LlamaSampler:
 
     def _allows(self, token: int) -> bool:
         one = self._one
-        one[0].id, one[0].logit, one[0].p = token, 0.0, 0.0
+        one[0] = llama_cpp.llama_token_data(token, 0.0, 0.0)
         array = llama_cpp.llama_token_data_array(data=one, size=1, selected=-1, sorted=False)
         llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
         return not math.isinf(one[0].logit)

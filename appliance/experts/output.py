@@ -56,7 +56,7 @@ class Output:
         return self._filter(self._parser.push(text)) if text else ()
 
     def opens(self) -> int | None:
-        """After a push: None, or that the first call has just begun and how many of the bytes pushed are beyond it.
+        """After a push: None, or that the first call has begun and how many bytes pushed are beyond it.
 
         These bytes are forgotten here: what follows the marker is generated again under the grammar.
         """

@@ -1,7 +1,7 @@
-"""Which slot serves a prompt, and how much of its KV cache can stay.
+"""Which slot serves a prompt, and whose KV cells it starts with.
 
-The scheduler knows only `claim`, `grow`, `cut`, `release` and `evict`; a prefix tree that shares cells between
-sequences can take this module's place.
+The scheduler knows only `claim`, `release`, `evict`, `used` and `free_slots`; a prefix tree can take this
+module's place.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,17 @@ class Slot:
     """Tokens whose KV is in the cache, by position."""
     idle_since: int = 0
     """Logical time of the release; the smallest is the least recently used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A slot for a prompt."""
+
+    slot: Slot
+    donor: Slot
+    """Whose cells to start with; may be the slot itself."""
+    shared: int
+    """How many: at least the prompt's last token is left to compute, for its logits."""
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -49,15 +60,21 @@ class SlotPrefixes:
         """Slots that can be claimed."""
         return len(self._idle)
 
-    def claim(self, prompt: list[int]) -> tuple[Slot, int]:
-        """Take the idle slot with the longest prefix in common, the least recently used among equals.
+    def claim(self, prompt: list[int]) -> Claim:
+        """Take an idle slot for a prompt; there must be one.
 
-        Return it and the tokens that can stay: at least the prompt's last token is always computed, for its logits.
-        There must be an idle slot.
+        It is the slot that shares most of the prompt, if it is idle and would lose no more than half of what
+        it holds. Else that slot, which may be busy, lends its cells to an empty slot or the least recently
+        used one.
         """
-        slot = max(self._idle, key=lambda idle: (common_prefix(idle.tokens, prompt), -idle.idle_since))
+        best = max(self._all, key=lambda slot: common_prefix(slot.tokens, prompt))
+        shared = min(common_prefix(best.tokens, prompt), len(prompt) - 1)
+        if best in self._idle and shared and 2 * shared >= len(best.tokens):
+            slot = best
+        else:
+            slot = min(self._idle, key=lambda idle: (bool(idle.tokens), idle is best, idle.idle_since))
         self._idle.remove(slot)
-        return slot, min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
+        return Claim(slot, best, shared)
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; its cells stay until they are needed."""
@@ -70,7 +87,3 @@ class SlotPrefixes:
         return min(
             (slot for slot in self._idle if slot.tokens), key=lambda slot: slot.idle_since, default=None
         )
-
-    def all(self) -> tuple[Slot, ...]:
-        """Return every slot, idle or not."""
-        return self._all

@@ -1,6 +1,7 @@
 """Bodies of requests, as OpenAI's API reference has them (https://platform.openai.com/docs/api-reference).
 
-Fields that OpenAI knows and that make no difference here are accepted and ignored; others are refused by name.
+Fields that OpenAI knows and that make no difference here are accepted and ignored; others are refused by
+name.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -258,7 +259,7 @@ class EmbeddingRequest(_Body):
 
 
 def parse[Body: _Body](kind: type[Body], body: bytes) -> Body:
-    """Validate a body. Raises InvalidRequestError with the first field that does not fit, as a dotted path."""
+    """Validate a body. Raises InvalidRequestError with the first field that does not fit."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -24,7 +24,7 @@ class Running:
         metrics: ExpertMetrics,
         context_tokens: int,
     ) -> None:
-        """Take a slot whose first `cached` tokens stay. Raises InvalidRequestError for a grammar nobody can follow."""
+        """Take a slot whose first `cached` tokens stay. Raises InvalidRequestError for a bad grammar."""
         request = generation.request
         self.generation = generation
         self.slot = slot

@@ -28,7 +28,7 @@ from appliance.experts.errors import (
 from appliance.experts.events import Event, Failed
 from appliance.experts.generation import Generation, GenerationRequest
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.prefixes import SlotPrefixes
+from appliance.experts.prefixes import Claim, SlotPrefixes
 from appliance.experts.running import Running
 from appliance.experts.settings import EngineSettings
 
@@ -116,7 +116,7 @@ class Scheduler:
         with self._changed:
             if len(self._waiting) >= self._settings.queue_limit + self._prefixes.free_slots:
                 raise BusyError(
-                    f"All {self._settings.slots} slots are busy and {len(self._waiting)} requests wait already.",
+                    f"All slots are busy and {len(self._waiting)} requests wait already.",
                     retry_after=self._retry_after(),
                 )
             self._waiting.append(generation)
@@ -152,7 +152,7 @@ class Scheduler:
         return await future
 
     async def stop(self) -> None:
-        """Refuse new requests, let the running ones end within the drain time, fail the rest, free everything."""
+        """Refuse new requests, let running ones end within the drain time, fail the rest, free all."""
         with self._changed:
             if self._state in ("loading", "ready"):
                 self._state = "stopping"
@@ -210,7 +210,7 @@ class Scheduler:
         except EngineBrokenError as failure:
             _log.critical("%s", failure)
             error = failure
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001  # whatever it is, nobody else would hear of it
             _log.exception("The engine thread ended by an error of its own")
             error = EngineBrokenError(f"The engine failed: {failure!r}")
         finally:
@@ -270,10 +270,10 @@ class Scheduler:
         return min(len(request.prompt) + request.max_tokens, self._limit)
 
     def _join(self, backend: Backend, generation: Generation, outbox: Outbox) -> None:
-        slot, shared = self._prefixes.claim(generation.request.prompt)
+        claim = self._prefixes.claim(generation.request.prompt)
+        slot = claim.slot
         try:
-            if shared < len(slot.tokens):
-                del slot.tokens[backend.keep(slot.seq, shared) :]
+            self._start_with(backend, claim)
             running = Running(
                 generation,
                 slot,
@@ -289,6 +289,18 @@ class Scheduler:
         (self._metrics.prefix_hits if slot.tokens else self._metrics.prefix_misses).inc()
         self._metrics.cached_tokens.inc(len(slot.tokens))
         self._running.append(running)
+
+    def _start_with(self, backend: Backend, claim: Claim) -> None:
+        """Give the slot the cells that its prompt shares with the donor's tokens."""
+        slot, donor = claim.slot, claim.donor
+        if donor is slot:
+            if claim.shared < len(slot.tokens):
+                del slot.tokens[backend.keep(slot.seq, claim.shared) :]
+            return
+        if slot.tokens:
+            backend.keep(slot.seq, 0)
+        copied = backend.copy(donor.seq, slot.seq, claim.shared) if claim.shared else 0
+        slot.tokens[:] = donor.tokens[:copied]
 
     def _leave(self, backend: Backend, running: Running, *, keep: bool = False) -> None:
         """Free a slot; a request that was given up takes its cells with it."""

@@ -18,8 +18,8 @@ from appliance.experts.settings import EngineSettings
 _log = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 0.0005
-"""How long the event loop may keep the engine thread waiting for the interpreter; Python's default of 5 ms is as
-long as a step of a small model."""
+"""How long the event loop may keep the engine thread waiting for the interpreter; Python's default of 5 ms is
+as long as a step of a small model."""
 
 
 def llama_backend(model: Path, settings: EngineSettings) -> BackendFactory:
@@ -84,11 +84,12 @@ async def serve(
 ) -> None:
     """Serve a model until cancelled; then stop gracefully within `settings.drain_seconds`.
 
-    `bound` is told the URL as soon as the port is open (/health answers then), `ready` once the model is loaded.
-    `backend` replaces llama.cpp, for tests.
+    `bound` is told the URL as soon as the port is open (/health answers then), `ready` once the model is
+    loaded. `backend` replaces llama.cpp, for tests.
 
-    Raises ModelLoadError if the model can't be loaded, OSError if the address can't be bound and EngineBrokenError
-    if the engine fails for good: in each case one clear line and an exit code are what is left to do.
+    Raises ModelLoadError if the model can't be loaded, OSError if the address can't be bound and
+    EngineBrokenError if the engine fails for good: in each case one clear line and an exit code are what is
+    left to do.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     factory = backend or llama_backend(model, settings)

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class EngineSettings(BaseModel):
     """Settings of one expert's engine; immutable, validated.
 
-    Memory grows with `kv_tokens`: each costs 2 x layers x KV heads x head size x 2 bytes (SmolLM2-135M: 23 kB,
-    a typical 1 B model: 32 to 64 kB).
+    Memory grows with `kv_tokens`: each costs 2 x layers x KV heads x head size x 2 bytes (SmolLM2-135M: 23
+    kB, a typical 1 B model: 32 to 64 kB).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -19,18 +19,19 @@ class EngineSettings(BaseModel):
     """Requests that run at the same time. 8: more gives little on few cores, and each costs KV cells."""
 
     kv_tokens: int | None = Field(default=None, ge=16)
-    """Cells of the KV cache shared by all slots, in tokens; None is `context_tokens` x `slots`, so that every slot
-    can be full. Fewer save memory, and requests then wait until their worst case fits."""
+    """Cells of the KV cache shared by all slots, in tokens; None is `context_tokens` x `slots`, so that every
+    slot can be full. Fewer save memory, and requests then wait until their worst case fits."""
 
     threads: int | None = Field(default=None, ge=1, le=256)
     """Compute threads; None is the number of usable cores."""
 
     batch_tokens: int = Field(default=256, ge=1, le=4096)
-    """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow machines,
-    which bounds how long a cancelled request or a new one waits."""
+    """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow
+    machines, which bounds how long a cancelled request or a new one waits."""
 
     prefill_chunk: int = Field(default=32, ge=1, le=4096)
-    """Most prompt tokens added to a step while other requests are producing tokens: bounds the gap in their streams."""
+    """Most prompt tokens added to a step while other requests are producing tokens: bounds the gap in their
+    streams."""
 
     queue_limit: int = Field(default=32, ge=0, le=10_000)
     """Requests that may wait for a slot; beyond that the answer is 503."""

@@ -4,7 +4,7 @@ Templates are Jinja as Hugging Face's `apply_chat_template` runs it
 (https://huggingface.co/docs/transformers/chat_templating), in a sandbox.
 """
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,7 +17,9 @@ from appliance.experts.errors import InvalidRequestError, ModelLoadError
 from appliance.experts.tool_calls import OPEN
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """For models that bring no template."""
@@ -70,4 +72,4 @@ def _raise(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().astimezone().strftime(form)
+    return dt.datetime.now().astimezone().strftime(form)

@@ -1,4 +1,4 @@
-"""Tools for models whose chat template knows nothing of them: a compact list and the Hermes form, in plain text.
+"""Tools for models whose template knows nothing of them: a compact list and the Hermes form, as text.
 
 A small model follows it from a few examples, which the caller sends as ordinary messages with tool calls.
 """
