@@ -1,0 +1,69 @@
+"""The root of the command line: global options, and what an error looks like."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from appliance import __version__
+from appliance.cli import config
+from appliance.cli.command_line import CommandLine
+from appliance.settings import SettingsError
+
+DEFAULT_CONFIG_DIR = Path("/etc/rouse")
+
+
+class _Root(TyperGroup):
+    """Says errors in the settings on standard error and exits with 2, as for wrong usage."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(2) from None
+
+
+# typer's own tracebacks can show local variables, and with them secrets.
+app = typer.Typer(
+    cls=_Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value so
+    if wanted:
+        typer.echo(f"rouse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    *,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ROUSE_CONFIG_DIR",
+            exists=True,
+            file_okay=False,
+            show_default=str(DEFAULT_CONFIG_DIR),
+            help="Folder with rouse.toml, groups/ and hosts/.",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Local AI experts for Home Assistant that sleep until they are needed."""
+    context.obj = CommandLine(
+        config_dir=config_dir or DEFAULT_CONFIG_DIR, environ=os.environ, hostname=socket.gethostname()
+    )
