@@ -1,4 +1,4 @@
-"""`python -m appliance` is the `rouse` command."""
+"""`python -m appliance` is `rouse`."""
 
 from appliance.cli import main
 

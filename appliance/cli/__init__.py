@@ -1,5 +1,8 @@
 """The `rouse` command."""
 
-from appliance.cli.app import main
+from appliance.cli.app import app
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run the command that the command line names."""
+    app(prog_name="rouse")

@@ -1,22 +1,48 @@
-"""The root of the command line."""
+"""The root of the command line: global options, and what an error looks like."""
 
-import sys
+import os
+import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import services
-from appliance.cli.context import CommandError, Invocation
+from appliance.cli import config, services
+from appliance.cli.command_line import CommandError, CommandLine
+from appliance.settings import SettingsError
 
+DEFAULT_CONFIG_DIR = Path("/etc/rouse")
+
+
+class _Root(TyperGroup):
+    """Says errors on standard error: those in the settings exit with 2, as wrong usage does, others with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(2) from None
+        except CommandError as error:
+            typer.echo(f"rouse: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+# typer's own tracebacks can show local variables, and with them secrets.
 app = typer.Typer(
-    name="rouse", no_args_is_help=True, pretty_exceptions_enable=False, help="Local AI for Home Assistant."
+    cls=_Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
 )
-services.add_commands(app)
+app.add_typer(config.app, name="config")
+services.add_to(app)
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value so
     if wanted:
         typer.echo(f"rouse {__version__}")
         raise typer.Exit
@@ -25,22 +51,23 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 @app.callback()
 def root(
     context: typer.Context,
+    *,
     config_dir: Annotated[
-        Path, typer.Option(envvar="ROUSE_CONFIG_DIR", help="Folder of the configuration files.")
-    ] = Path("/etc/rouse"),
-    version: Annotated[  # noqa: ARG001 - its callback does the work
+        Path | None,
+        typer.Option(
+            envvar="ROUSE_CONFIG_DIR",
+            exists=True,
+            file_okay=False,
+            show_default=str(DEFAULT_CONFIG_DIR),
+            help="Folder with rouse.toml, groups/ and hosts/.",
+        ),
+    ] = None,
+    _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Local AI for Home Assistant that sleeps until it is needed."""
-    context.obj = Invocation(config_dir=config_dir)
-
-
-def main() -> None:
-    """Run the command; an error is one line on standard error and exit code 1."""
-    try:
-        app()
-    except CommandError as error:
-        typer.echo(f"rouse: {error}", err=True)
-        sys.exit(1)
+    """Local AI experts for Home Assistant that sleep until they are needed."""
+    context.obj = CommandLine(
+        config_dir=config_dir or DEFAULT_CONFIG_DIR, environ=os.environ, hostname=socket.gethostname()
+    )

@@ -12,7 +12,7 @@ import typer
 
 from appliance import hub as hub_root
 from appliance.bus.errors import BusConfigurationError
-from appliance.cli.context import CommandError, current_settings
+from appliance.cli.command_line import CommandError, command_line
 from appliance.errors import StartError
 from appliance.experts.errors import EngineBrokenError, ModelLoadError
 from appliance.node import daemon
@@ -28,7 +28,7 @@ CONFIG_DIR_VARIABLE = "ROUSE_CONFIG_DIR"
 type Service = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_to(app: typer.Typer) -> None:
     """Add the commands to the root."""
     app.command()(hub)
     app.command()(node)
@@ -44,7 +44,7 @@ def hub(context: typer.Context) -> None:
 def node(context: typer.Context) -> None:
     """Run the node daemon: announce this machine and keep its experts running."""
     settings = _begin(context)
-    environment = {**os.environ, CONFIG_DIR_VARIABLE: str(context.obj.config_dir)}
+    environment = {**os.environ, CONFIG_DIR_VARIABLE: str(command_line(context).config_dir)}
 
     async def serve(stop: asyncio.Event) -> None:
         await daemon.run(settings, connection=connect_to(settings), environment=environment, stop=stop)
@@ -55,6 +55,7 @@ def node(context: typer.Context) -> None:
 def expert(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of an expert in the settings.")],
+    *,
     supervised: Annotated[
         bool,
         typer.Option("--supervised", help="End when standard input closes, as the node daemon wants it."),
@@ -69,7 +70,7 @@ def expert(
 
 
 def _begin(context: typer.Context) -> Settings:
-    settings = current_settings(context)
+    settings = command_line(context).load().settings
     logging.basicConfig(
         level=settings.log.level.upper(),
         stream=sys.stderr,

@@ -5,12 +5,24 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Role = Literal["hub", "expert", "voice", "vision"]
+
+_URL_FORM = "expected mqtt://host or mqtts://host, with :port from 1 to 65535 where it is not the usual one"
 
 
 class Section(BaseModel):
@@ -69,21 +81,41 @@ class BrokerSettings(Section):
     listen_key_file: Path | None = None
     """Key of the embedded broker's certificate (PEM)."""
 
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError(_URL_FORM) from None
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user or password: set username and password_file")
+        rest = parts.path.strip("/") or parts.query or parts.fragment
+        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or port == 0 or rest:
+            raise ValueError(_URL_FORM)
+        return url
+
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-                raise ValueError("url must look like mqtt://host:port or mqtts://host:port")
-            if parts.username or parts.password:
-                raise ValueError("url must not hold a user or password: set username and password_file")
+    def _check_pairs(self) -> Self:
         if self.password is not None and self.password_file is not None:
-            raise ValueError("set password or password_file, not both")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        if (self.listen_cert_file is None) != (self.listen_key_file is None):
-            raise ValueError("listen_cert_file and listen_key_file go together")
+            raise _conflict("password", "set password or password_file, not both")
+        _check_together("cert_file", self.cert_file, "key_file", self.key_file)
+        _check_together("listen_cert_file", self.listen_cert_file, "listen_key_file", self.listen_key_file)
         return self
+
+
+def _check_together(one: str, one_value: object, other: str, other_value: object) -> None:
+    if (one_value is None) != (other_value is None):
+        present = other if one_value is None else one
+        raise _conflict(present, f"{one} and {other} go together")
+
+
+def _conflict(key: str, message: str) -> PydanticCustomError:
+    """Return an error that names the key of the section at which to say it."""
+    return PydanticCustomError("conflict", "{message}", {"key": key, "message": message})
 
 
 class GatewaySettings(Section):
