@@ -83,9 +83,7 @@ class ConversationAgent:
         entry = self._ledger.open(key, min(request.deadline, self._clock() + MAX_DURATION_SECONDS))
         if entry is None:
             refusal = ReplyStream(bus=self._bus, request=request)
-            self._own(
-                refusal.fail("overloaded", "Too many requests at once. Try again in a minute."), request
-            )
+            self._own(refusal.fail("overloaded", "Too many requests at once. Try again in a minute."), request)
             return
         entry.task = self._own(self._answer(request, entry), request)
 

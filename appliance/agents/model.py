@@ -69,9 +69,7 @@ class ModelClient:
         request = {**body, "stream": True, "stream_options": {"include_usage": True}}
         timeout = aiohttp.ClientTimeout(total=None)
         try:
-            async with self._http.post(
-                self._url, json=request, headers=self._headers, timeout=timeout
-            ) as response:
+            async with self._http.post(self._url, json=request, headers=self._headers, timeout=timeout) as response:
                 if response.status != 200:
                     raise await _refusal(response)
                 expert = response.headers.get("X-Rouse-Expert", str(body.get("model")))

@@ -5,7 +5,7 @@ the expert finds it in its prefix cache.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from appliance.bus.messages import (
@@ -24,17 +24,14 @@ from appliance.settings.model import AgentSettings
 MAX_NAMES = 400
 """More names than this make a grammar that costs more than it helps."""
 
-_EXAMPLES: tuple[tuple[str, ToolCall, str], ...] = (
-    (
-        "Turn on the attic lamp",
-        ToolCall(id="example-1", name="HassTurnOn", arguments={"name": "Attic Lamp"}),
-        "The attic lamp is on.",
-    ),
-    (
-        "Please switch off the heater",
-        ToolCall(id="example-2", name="HassTurnOff", arguments={"name": "Heater"}),
-        "The heater is off.",
-    ),
+MAX_LISTED = 150
+"""Devices in a compact prompt; a line is about ten tokens."""
+
+_MANNERS = "You are the voice of a home. Answer questions briefly. To control a device, call a tool."
+
+_EXAMPLES = (
+    ("Turn on the attic lamp", "HassTurnOn", "Attic Lamp", "The attic lamp is on."),
+    ("Please switch off the heater", "HassTurnOff", "Heater", "The heater is off."),
 )
 _QUESTIONS = (
     (
@@ -48,14 +45,13 @@ _QUESTIONS = (
 def build_body(request: ChatRequest, agent: AgentSettings) -> dict[str, Any]:
     """Return the chat completion request for one turn."""
     tools = request.tools if agent.control else ()
-    system = [message for message in request.messages if isinstance(message, SystemMessage)]
     rest = [message for message in request.messages if not isinstance(message, SystemMessage)]
     messages: list[ChatMessage] = []
-    instructions = _instructions(agent, system, request.language)
+    instructions = _instructions(agent, request)
     if instructions:
         messages.append(SystemMessage(text=instructions))
     if agent.examples and tools:
-        messages += _examples({tool.name for tool in tools})
+        messages += _examples(tools)
     body: dict[str, Any] = {
         "model": agent.expert,
         "messages": [_render(message) for message in (*messages, *rest)],
@@ -68,21 +64,35 @@ def build_body(request: ChatRequest, agent: AgentSettings) -> dict[str, Any]:
     return body
 
 
-def _instructions(agent: AgentSettings, system: Iterable[SystemMessage], language: str) -> str:
-    parts = [agent.prompt, *(message.text for message in system)]
-    if language.partition("-")[0].lower() != "en":
-        parts.append(f"Answer in the language with the code {language}.")
+def _instructions(agent: AgentSettings, request: ChatRequest) -> str:
+    parts = [agent.prompt]
+    if agent.prompt_style == "full":
+        parts += [message.text for message in request.messages if isinstance(message, SystemMessage)]
+    else:
+        parts += [_MANNERS, request.instructions, _devices(request.entities)]
+    if request.language.partition("-")[0].lower() != "en":
+        parts.append(f"Answer in the language with the code {request.language}.")
     return "\n".join(part for part in parts if part)
 
 
-def _examples(offered: set[str]) -> list[ChatMessage]:
+def _devices(entities: Sequence[ExposedEntity]) -> str:
+    lines = [f"- {entity.names[0]} ({entity.domain}{f', {entity.area}' if entity.area else ''})" for entity in entities]
+    if len(lines) > MAX_LISTED:
+        lines[MAX_LISTED:] = [f"- and {len(lines) - MAX_LISTED} more"]
+    return "\n".join(["Devices:", *lines]) if lines else ""
+
+
+def _examples(tools: Sequence[Tool]) -> list[ChatMessage]:
+    # Home Assistant puts the integration before the intent's name: intent__HassTurnOn.
+    offered = {tool.name.rpartition("__")[2]: tool.name for tool in tools}
     messages: list[ChatMessage] = []
-    for (wish, call, done), (question, answer) in zip(_EXAMPLES, _QUESTIONS, strict=True):
-        if call.name in offered:
+    for (wish, intent, name, done), (question, answer) in zip(_EXAMPLES, _QUESTIONS, strict=True):
+        if tool := offered.get(intent):
+            call = ToolCall(id=f"example-{intent}", name=tool, arguments={"name": name})
             messages += [
                 UserMessage(text=wish),
                 AssistantMessage(tool_calls=(call,)),
-                ToolMessage(call_id=call.id, name=call.name, result={"success": True}),
+                ToolMessage(call_id=call.id, name=tool, result={"success": True}),
                 AssistantMessage(text=done),
             ]
         messages += [UserMessage(text=question), AssistantMessage(text=answer)]

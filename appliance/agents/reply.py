@@ -31,9 +31,7 @@ MAX_LOST = 1
 class ReplyStream:
     """The reply to one request: text pieces, then its end."""
 
-    def __init__(
-        self, *, bus: Bus, request: ChatRequest, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, bus: Bus, request: ChatRequest, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus = bus
         self._request = request
         self._clock = clock

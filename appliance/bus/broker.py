@@ -97,9 +97,7 @@ class EmbeddedBroker:
 
     def _hash_passwords(self) -> str:
         hasher = PasswordHash((Argon2Hasher(),))
-        return "".join(
-            f"{name}:{hasher.hash(account.password)}\n" for name, account in self._accounts.items()
-        )
+        return "".join(f"{name}:{hasher.hash(account.password)}\n" for name, account in self._accounts.items())
 
     def _configuration(self, password_file: Path) -> BrokerConfig:
         return BrokerConfig(
@@ -108,9 +106,7 @@ class EmbeddedBroker:
                 "amqtt.plugins.authentication.FileAuthPlugin": {"password_file": password_file},
                 f"{__name__}.{AccessControl.__name__}": {
                     "publish_acl": {name: list(account.publish) for name, account in self._accounts.items()},
-                    "subscribe_acl": {
-                        name: list(account.subscribe) for name, account in self._accounts.items()
-                    },
+                    "subscribe_acl": {name: list(account.subscribe) for name, account in self._accounts.items()},
                 },
             },
         )
@@ -120,9 +116,7 @@ class EmbeddedBroker:
             # Small messages must not wait for each other (Nagle's algorithm).
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                await broker.external_connected(
-                    StreamReaderAdapter(reader), StreamWriterAdapter(writer), _LISTENER
-                )
+                await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), _LISTENER)
             except (AMQTTError, OSError) as error:
                 _log.warning("embedded MQTT broker: a client was dropped: %s", error)
 

@@ -111,9 +111,7 @@ class Bus:
         Raises:
             BusUnavailableError: the broker did not take it within `timeout` seconds.
         """
-        await self._send(
-            topic.at(**levels), topic.encode(message), topic.qos, retain=topic.retain, timeout=timeout
-        )
+        await self._send(topic.at(**levels), topic.encode(message), topic.qos, retain=topic.retain, timeout=timeout)
 
     async def keep[M](self, topic: Topic[M], message: M, **levels: str) -> None:
         """Publish retained state now or on the next connection, and again after each reconnection."""
@@ -161,9 +159,7 @@ class Bus:
                             return
                     await asyncio.sleep(FIRST_RETRY_SECONDS / 5)
         except TimeoutError as error:
-            raise BusUnavailableError(
-                f"the MQTT broker did not take a message within {timeout:g} s"
-            ) from error
+            raise BusUnavailableError(f"the MQTT broker did not take a message within {timeout:g} s") from error
 
     async def _run(self) -> None:
         delay = FIRST_RETRY_SECONDS
@@ -172,9 +168,7 @@ class Bus:
             try:
                 async with self._new_client() as client:
                     await self._begin(client)
-                    _log.info(
-                        "connected to the MQTT broker at %s:%d", self._connection.host, self._connection.port
-                    )
+                    _log.info("connected to the MQTT broker at %s:%d", self._connection.host, self._connection.port)
                     delay, reported = FIRST_RETRY_SECONDS, ""
                     await self._receive(client)
             except (aiomqtt.MqttError, OSError) as error:
@@ -208,9 +202,7 @@ class Bus:
         for subscription in self._subscriptions:
             granted = await client.subscribe(subscription.filter, qos=subscription.topic.qos)
             if any(code >= REFUSED for code in map(_code, granted)):
-                _log.error(
-                    "the MQTT broker refuses user %r %s", self._connection.username, subscription.filter
-                )
+                _log.error("the MQTT broker refuses user %r %s", self._connection.username, subscription.filter)
         for name, (payload, qos) in list(self._kept.items()):
             await client.publish(name, payload, qos=qos, retain=True)
         self._client = client

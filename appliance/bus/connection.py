@@ -37,9 +37,7 @@ class Connection:
                 password = settings.password_file.read_text(encoding="utf-8").splitlines()[0].strip()
             tls = _tls_context(settings) if parts.scheme == "mqtts" else None
         except (OSError, ValueError, IndexError) as error:
-            raise BusConfigurationError(
-                f"broker settings: {error or 'the password file is empty'}"
-            ) from error
+            raise BusConfigurationError(f"broker settings: {error or 'the password file is empty'}") from error
         return cls(
             host=parts.hostname or "",
             port=parts.port or PORTS[parts.scheme],
@@ -58,9 +56,7 @@ def reachable(url: str, connection: Connection) -> str:
             return url
     except ValueError:
         return url
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        connection.host, connection.port, type=socket.SOCK_DGRAM
-    )[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(address)  # sends nothing: the kernel only chooses the route
         own = probe.getsockname()[0]

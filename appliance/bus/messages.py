@@ -160,9 +160,7 @@ class ToolMessage(Message):
     result: JsonValue
 
 
-ChatMessage = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
-]
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 class Tool(Message):
@@ -197,6 +195,8 @@ class ChatRequest(Message):
     """When the client stops waiting; work on an expired request stops."""
     conversation_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,35}$")] = "en"
+    instructions: Text = ""
+    """What the user told the agent in Home Assistant's options; the system message holds it too."""
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=1000)]
     tools: Annotated[tuple[Tool, ...], Field(max_length=256)] = ()
     entities: Annotated[tuple[ExposedEntity, ...], Field(max_length=5000)] = ()
@@ -245,9 +245,7 @@ class ReplyFinished(_Reply):
     duration: Annotated[float, Field(ge=0)] = 0.0
 
 
-FailureCode = Literal[
-    "invalid_request", "expired", "no_expert", "overloaded", "model_error", "cancelled", "stopping"
-]
+FailureCode = Literal["invalid_request", "expired", "no_expert", "overloaded", "model_error", "cancelled", "stopping"]
 
 
 class ReplyFailed(_Reply):

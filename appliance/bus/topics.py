@@ -89,9 +89,7 @@ class Topic[M]:
             MalformedMessageError: it is too long, no JSON, or does not fit the model.
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
-            raise MalformedMessageError(
-                topic, f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed"
-            )
+            raise MalformedMessageError(topic, f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed")
         try:
             return self._adapter.validate_json(payload)
         except ValidationError as error:

@@ -20,9 +20,7 @@ def show(
     context: typer.Context,
     key: Annotated[
         str | None,
-        typer.Argument(
-            help="Show only this key, or the keys of this section, such as gateway.", metavar="KEY"
-        ),
+        typer.Argument(help="Show only this key, or the keys of this section, such as gateway.", metavar="KEY"),
     ] = None,
     *,
     as_json_: Annotated[bool, typer.Option("--json", help="Print a JSON array, for scripts.")] = False,

@@ -58,9 +58,7 @@ class ExpertApi:
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
-        application = web.Application(
-            middlewares=[self._guard], client_max_size=self._settings.max_body_bytes
-        )
+        application = web.Application(middlewares=[self._guard], client_max_size=self._settings.max_body_bytes)
         application.add_routes(
             [
                 web.get("/health", self.health),
@@ -83,9 +81,7 @@ class ExpertApi:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer in Prometheus's text format."""
-        return web.Response(
-            body=self._metrics.render(), headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4"}
-        )
+        return web.Response(body=self._metrics.render(), headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4"})
 
     async def models(self, _request: web.Request) -> web.Response:
         """List the one model."""

@@ -29,9 +29,7 @@ class ChatPrompts:
         self._backend = backend
         self._template = ChatTemplate(info.chat_template, bos=info.bos, eos=info.eos)
         texts = [text for text in (*info.special_texts, info.bos, info.eos) if text]
-        self._specials = re.compile(
-            "|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or "(?!)"
-        )
+        self._specials = re.compile("|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or "(?!)")
 
     def generation(self, request: ChatRequest, context_tokens: int) -> GenerationRequest:
         """Return what to generate. Raises InvalidRequestError. Thread-safe; takes milliseconds."""
@@ -50,9 +48,7 @@ class ChatPrompts:
             tools=policy,
         )
 
-    def prompt(
-        self, messages: Sequence[Message], functions: Sequence[Function], *, suffix: str = ""
-    ) -> list[int]:
+    def prompt(self, messages: Sequence[Message], functions: Sequence[Function], *, suffix: str = "") -> list[int]:
         """Render and tokenise a chat.
 
         Control tokens that stand in a message stay text: nobody can end his turn or open another's from
@@ -61,9 +57,7 @@ class ChatPrompts:
         escape, originals, mark = self._escaping()
         if self._template.native_tools:
             tools = [{"type": "function", "function": function.model_dump()} for function in functions]
-            text = self._template.render(
-                _mapped(native_messages(messages), escape), tools=_mapped(tools, escape)
-            )
+            text = self._template.render(_mapped(native_messages(messages), escape), tools=_mapped(tools, escape))
         else:
             text = self._template.render(_mapped(generic_messages(messages, functions), escape))
         tokens: list[int] = []

@@ -108,9 +108,7 @@ class FakeBackend:
 
     def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> FakeSampler:  # noqa: ARG002  # nothing to choose
         """Ask the script for the answer."""
-        text = b"".join(
-            SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in prompt
-        )
+        text = b"".join(SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in prompt)
         answer = self.script(text.decode(errors="replace"))
         self.samplers.append(FakeSampler(self, list(answer.encode())))
         return self.samplers[-1]

@@ -165,9 +165,9 @@ class _Rules:
             yield known
             return
         target = self._resolve(reference, param)
-        if (
-            isinstance(target, Mapping) and target.keys() & {"$ref", "anyOf", "oneOf", "allOf", "nullable"}
-        ) or (isinstance(target, Mapping) and isinstance(target.get("type"), list)):
+        if (isinstance(target, Mapping) and target.keys() & {"$ref", "anyOf", "oneOf", "allOf", "nullable"}) or (
+            isinstance(target, Mapping) and isinstance(target.get("type"), list)
+        ):
             yield from self._members(target, param, depth + 1, (*seen, reference))
             return
         # The name comes before the rule, for schemas that contain themselves.
@@ -245,9 +245,7 @@ class _Rules:
     def _array(self, schema: Mapping[str, Any], param: str, depth: int) -> str:
         items = schema.get("prefixItems", schema.get("items", True))
         if isinstance(items, list):
-            members = [
-                self.schema(item, f"{param}.items.{index}", depth + 1) for index, item in enumerate(items)
-            ]
+            members = [self.schema(item, f"{param}.items.{index}", depth + 1) for index, item in enumerate(items)]
             return self.add(f"{self.prefix}tuple", f'"[" ws {' ws "," ws '.join(members) or "ws"} ws "]"')
         item = self.schema(items, f"{param}.items", depth + 1)
         least = self._count(schema, "minItems", param) or 0

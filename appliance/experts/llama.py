@@ -149,9 +149,7 @@ class LlamaBackend:
         context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not context:
             llama_cpp.llama_model_free(self._model)
-            raise ModelLoadError(
-                f"{path}: no context of {settings.kv_cells} tokens could be made: {_reason()}"
-            )
+            raise ModelLoadError(f"{path}: no context of {settings.kv_cells} tokens could be made: {_reason()}")
         return cast("int", context)
 
     def _describe(self) -> ModelInfo:

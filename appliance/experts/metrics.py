@@ -20,9 +20,9 @@ class ExpertMetrics:
             return Gauge(f"rouse_expert_{metric}", text, ["expert"], registry=registry).labels(name)
 
         def histogram(metric: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(
-                f"rouse_expert_{metric}", text, ["expert"], registry=registry, buckets=buckets
-            ).labels(name)
+            return Histogram(f"rouse_expert_{metric}", text, ["expert"], registry=registry, buckets=buckets).labels(
+                name
+            )
 
         self._name = name
         self._requests = Counter(

@@ -84,6 +84,4 @@ class SlotPrefixes:
 
     def evict(self) -> Slot | None:
         """Return the least recently used idle slot that holds cells; the caller removes them."""
-        return min(
-            (slot for slot in self._idle if slot.tokens), key=lambda slot: slot.idle_since, default=None
-        )
+        return min((slot for slot in self._idle if slot.tokens), key=lambda slot: slot.idle_since, default=None)

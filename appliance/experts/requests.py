@@ -146,12 +146,10 @@ class _Generate(_Body):
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     repeat_penalty: float = Field(default=1.0, gt=0, le=10)
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=512)]] | None, BeforeValidator(_as_list)
-    ] = Field(default=None, max_length=16)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]] | None, BeforeValidator(_as_list)] = (
+        Field(default=None, max_length=16)
     )
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
     n: int | None = Field(default=None, ge=1, le=128)
 
     user: Any = None
@@ -249,9 +247,7 @@ class CompletionRequest(_Generate):
 class EmbeddingRequest(_Body):
     """Body of POST /v1/embeddings."""
 
-    input: Annotated[list[str] | list[int], BeforeValidator(_as_list)] = Field(
-        min_length=1, max_length=100_000
-    )
+    input: Annotated[list[str] | list[int], BeforeValidator(_as_list)] = Field(min_length=1, max_length=100_000)
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

@@ -77,9 +77,7 @@ class ChatResponses:
                 case TextDelta(text):
                     parts.append(f"{self._text_head}{_encode(text)}{self.text_tail}".encode())
                 case ToolCall():
-                    parts.append(
-                        self._chunk([self.choice({"tool_calls": [_tool_call(event, delta=True)]}, None)])
-                    )
+                    parts.append(self._chunk([self.choice({"tool_calls": [_tool_call(event, delta=True)]}, None)]))
                 case Finished(reason, timings):
                     extra: Json = {"timings": timings_json(timings)}
                     parts.append(self._chunk([self.choice({}, reason)], **extra))

@@ -58,9 +58,7 @@ class Running:
     def next_run(self, most: int) -> Run:
         """Return at most so many of the pending tokens as a run."""
         tokens = self._pending[:most]
-        return Run(
-            self.slot.seq, len(self.slot.tokens), tokens, wants_logits=len(tokens) == len(self._pending)
-        )
+        return Run(self.slot.seq, len(self.slot.tokens), tokens, wants_logits=len(tokens) == len(self._pending))
 
     def computed(self, run: Run) -> None:
         """Note that the run's tokens are in the KV cache."""

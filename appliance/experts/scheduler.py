@@ -103,9 +103,7 @@ class Scheduler:
 
     def status(self) -> Status:
         """Return a snapshot."""
-        return Status(
-            self._state, self._settings.slots, len(self._running), len(self._waiting), self._kv_used
-        )
+        return Status(self._state, self._settings.slots, len(self._running), len(self._waiting), self._kv_used)
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request. Raises BusyError, LoadingError, EngineBrokenError or ContextExceededError."""

@@ -57,9 +57,7 @@ async def running_expert(
     scheduler = Scheduler(backend, settings, metrics)
     api = ExpertApi(name=name, api_key=api_key, scheduler=scheduler, settings=settings, metrics=metrics)
     async with AsyncExitStack() as stack:
-        runner = web.AppRunner(
-            api.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0
-        )
+        runner = web.AppRunner(api.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port)

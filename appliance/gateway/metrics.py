@@ -29,9 +29,7 @@ class GatewayMetrics:
             buckets=LATENCY_BUCKETS,
             registry=self._registry,
         )
-        self.active = Gauge(
-            "rouse_gateway_active_requests", "Requests being answered.", registry=self._registry
-        )
+        self.active = Gauge("rouse_gateway_active_requests", "Requests being answered.", registry=self._registry)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

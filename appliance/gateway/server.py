@@ -59,9 +59,7 @@ class GatewayServer:
         try:
             given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
             if request.path != "/health" and not hmac.compare_digest(given, self._authorization):
-                raise UnauthorizedError(
-                    "The API key is missing or wrong: send it as 'Authorization: Bearer <key>'."
-                )
+                raise UnauthorizedError("The API key is missing or wrong: send it as 'Authorization: Bearer <key>'.")
             return await handler(request)
         except GatewayError as error:
             headers = {"Retry-After": "5"} if error.status == 503 else {}

@@ -83,9 +83,7 @@ def _announcement(name: str, settings: Settings) -> NodeAnnouncement:
     )
 
 
-async def _publish_telemetry(
-    bus: Bus, name: str, settings: Settings, experts: Sequence[ExpertProcess]
-) -> None:
+async def _publish_telemetry(bus: Bus, name: str, settings: Settings, experts: Sequence[ExpertProcess]) -> None:
     while True:
         load = sum((expert.load for expert in experts), start=ExpertLoad())
         await bus.keep(NODE_TELEMETRY, read_telemetry(settings.paths.models, load), node=name)

@@ -128,9 +128,7 @@ class ExpertProcess:
         assert process.stdout is not None  # noqa: S101 - asked for above
         assert process.stderr is not None  # noqa: S101 - asked for above
         last_lines: deque[str] = deque(maxlen=3)
-        errors = asyncio.create_task(
-            self._forward(process.stderr, last_lines), name=f"stderr of {self._name}"
-        )
+        errors = asyncio.create_task(self._forward(process.stderr, last_lines), name=f"stderr of {self._name}")
         watch = asyncio.create_task(self._watch(process.stdout), name=f"watch {self._name}")
         ended = asyncio.create_task(process.wait(), name=f"wait for {self._name}")
         try:

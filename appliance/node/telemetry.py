@@ -34,9 +34,5 @@ def _existing(path: Path) -> Path:
 
 def _hottest() -> float | None:
     sensors = psutil.sensors_temperatures()
-    cpu = [
-        reading.current
-        for name in ("coretemp", "k10temp", "cpu_thermal")
-        for reading in sensors.get(name, ())
-    ]
+    cpu = [reading.current for name in ("coretemp", "k10temp", "cpu_thermal") for reading in sensors.get(name, ())]
     return max(cpu, default=None)

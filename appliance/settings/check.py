@@ -92,9 +92,7 @@ class _LayerChecker:
 def _leaf_problem(leaf: Leaf, value: Any) -> str | None:
     """Refuse what pydantic would take: true for 1, and text that can't be a path or be shown."""
     schema = leaf.value_schema
-    if isinstance(value, Mapping) or (
-        isinstance(value, bool) and schema.get("type") in {"integer", "number"}
-    ):
+    if isinstance(value, Mapping) or (isinstance(value, bool) and schema.get("type") in {"integer", "number"}):
         return f"expected {expected(schema)}, found {found(value)}"
     if isinstance(value, str) and _CONTROL_CHARACTER.search(value):
         return f"expected {expected(schema)}, found a control character"

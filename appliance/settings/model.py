@@ -170,7 +170,10 @@ class AgentSettings(Section):
     expert: str = "auto"
     """Expert that answers, or `auto` to let the gateway choose."""
     prompt: str = ""
-    """Instructions put before those that Home Assistant sends."""
+    """Instructions put before those that the user gave in Home Assistant."""
+    prompt_style: Literal["compact", "full"] = "compact"
+    """`compact` describes the house in one line a device, which small models follow and old machines read in a
+    second; `full` passes on all that Home Assistant says, for models of several billion parameters."""
     examples: bool = True
     """Whether to show the model a few worked examples of tool calls; small models need them."""
     languages: tuple[str, ...] = ("*",)

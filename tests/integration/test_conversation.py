@@ -31,9 +31,7 @@ TURN_OFF = "intent__HassTurnOff"
 async def say(
     hass: HomeAssistant, words: str = "Hello", conversation_id: str | None = None, language: str = "en"
 ) -> ConversationResult:
-    return await conversation.async_converse(
-        hass, words, conversation_id, Context(), agent_id=AGENT, language=language
-    )
+    return await conversation.async_converse(hass, words, conversation_id, Context(), agent_id=AGENT, language=language)
 
 
 def speech(result: ConversationResult) -> Any:
@@ -156,9 +154,7 @@ async def test_a_tool_call_turns_the_lamp_on(hass: HomeAssistant, hub: FakeHub, 
     assert second["entities"][0]["state"] == "on"
 
 
-async def test_a_tool_call_that_fails_is_told_to_the_model(
-    hass: HomeAssistant, hub: FakeHub, lamp: str
-) -> None:
+async def test_a_tool_call_that_fails_is_told_to_the_model(hass: HomeAssistant, hub: FakeHub, lamp: str) -> None:
     call = tool_call("call-1", TURN_ON, name="Chandelier")
     hub.will_say(call, finished("", call))
     hub.will_say(finished("There is none."))

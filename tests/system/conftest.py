@@ -59,9 +59,7 @@ async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "mosquitto":
         if program() is None:
             pytest.skip("mosquitto is not installed: apt-get install mosquitto")
-        running = RunningBroker(
-            lambda port: mosquitto(tmp_path / "mosquitto", port=port, passwords=PASSWORDS)
-        )
+        running = RunningBroker(lambda port: mosquitto(tmp_path / "mosquitto", port=port, passwords=PASSWORDS))
     else:
         running = RunningBroker(amqtt_on)
     async with running:

@@ -42,7 +42,9 @@ class House:
         self.inbox = replies
         self.asked: list[dict[str, Any]] = []
 
-    async def ask(self, request_id: str, *, text: str = "hello", seconds: float = 30, tools: tuple[Tool, ...] = ()) -> None:
+    async def ask(
+        self, request_id: str, *, text: str = "hello", seconds: float = 30, tools: tuple[Tool, ...] = ()
+    ) -> None:
         request = ChatRequest(
             id=request_id,
             client="house",

@@ -26,9 +26,7 @@ TURN_ON = Tool(
         "required": [],
     },
 )
-KITCHEN = ExposedEntity(
-    entity_id="light.kitchen", names=("Kitchen Light", "Ceiling"), domain="light", area="Kitchen"
-)
+KITCHEN = ExposedEntity(entity_id="light.kitchen", names=("Kitchen Light", "Ceiling"), domain="light", area="Kitchen")
 PORCH = ExposedEntity(entity_id="light.porch", names=("Porch Light",), domain="light")
 
 
@@ -63,7 +61,7 @@ def test_a_conversation_with_a_tool_call_becomes_openai_messages() -> None:
             AssistantMessage(tool_calls=(call,)),
             ToolMessage(call_id="call-1", name="HassTurnOn", result={"success": True}),
         ),
-        AgentSettings(prompt="You are Rouse."),
+        AgentSettings(prompt="You are Rouse.", prompt_style="full"),
     )
     assert body["messages"] == [
         {"role": "system", "content": "You are Rouse.\nBe brief."},
@@ -85,9 +83,7 @@ def test_a_conversation_with_a_tool_call_becomes_openai_messages() -> None:
 
 
 def test_names_and_areas_are_limited_to_those_of_the_house() -> None:
-    body = build_body(
-        request(UserMessage(text="Light!"), tools=(TURN_ON,), entities=(KITCHEN, PORCH)), AgentSettings()
-    )
+    body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,), entities=(KITCHEN, PORCH)), AgentSettings())
     parameters = body["tools"][0]["function"]["parameters"]
     assert parameters["properties"] == {
         "name": {"type": "string", "enum": ["Kitchen Light", "Ceiling", "Porch Light"]},
@@ -98,21 +94,24 @@ def test_names_and_areas_are_limited_to_those_of_the_house() -> None:
 
 
 def test_a_house_with_very_many_names_is_not_squeezed_into_a_grammar() -> None:
-    many = tuple(
-        ExposedEntity(entity_id=f"light.l{n}", names=(f"L{n}",), domain="light") for n in range(MAX_NAMES + 1)
-    )
+    many = tuple(ExposedEntity(entity_id=f"light.l{n}", names=(f"L{n}",), domain="light") for n in range(MAX_NAMES + 1))
     body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,), entities=many), AgentSettings())
     assert "enum" not in body["tools"][0]["function"]["parameters"]["properties"]["name"]
 
 
 def test_examples_use_only_tools_that_are_offered_and_come_before_the_user() -> None:
-    body = build_body(
-        request(SystemMessage(text="S"), UserMessage(text="Light!"), tools=(TURN_ON,)), AgentSettings()
-    )
+    body = build_body(request(SystemMessage(text="S"), UserMessage(text="Light!"), tools=(TURN_ON,)), AgentSettings())
     called = [call["function"]["name"] for m in body["messages"] for call in m.get("tool_calls", ())]
     assert called == ["HassTurnOn"]
     assert body["messages"][-1] == {"role": "user", "content": "Light!"}
     assert roles(body)[0] == "system"
+
+
+def test_examples_find_an_intent_behind_the_integrations_prefix() -> None:
+    tool = TURN_ON.model_copy(update={"name": "intent__HassTurnOn"})
+    body = build_body(request(UserMessage(text="Light!"), tools=(tool,)), AgentSettings())
+    called = [call["function"]["name"] for m in body["messages"] for call in m.get("tool_calls", ())]
+    assert called == ["intent__HassTurnOn"]
 
 
 @pytest.mark.parametrize(
@@ -122,20 +121,24 @@ def test_examples_use_only_tools_that_are_offered_and_come_before_the_user() -> 
 )
 def test_examples_can_be_left_out(settings: AgentSettings) -> None:
     body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,)), settings)
-    assert roles(body) == ["user"]
+    assert roles(body) == ["system", "user"]
     assert ("tools" in body) == settings.control
 
 
 def test_another_language_is_asked_for() -> None:
-    assert (
-        "language"
-        in build_body(request(UserMessage(text="Licht!"), language="de-CH"), AgentSettings())["messages"][0][
-            "content"
-        ]
-    )
-    assert roles(build_body(request(UserMessage(text="Light!"), language="en-GB"), AgentSettings())) == [
-        "user"
-    ]
+    german = build_body(request(UserMessage(text="Licht!"), language="de-CH"), AgentSettings())
+    english = build_body(request(UserMessage(text="Light!"), language="en-GB"), AgentSettings())
+    assert "language with the code de-CH" in german["messages"][0]["content"]
+    assert "language" not in english["messages"][0]["content"]
+
+
+def test_a_compact_prompt_lists_the_devices_and_keeps_the_users_own_instructions() -> None:
+    asked = request(SystemMessage(text="A long text."), UserMessage(text="Light!"), entities=(KITCHEN, PORCH))
+    asked = asked.model_copy(update={"instructions": "Call me captain."})
+    system = build_body(asked, AgentSettings())["messages"][0]["content"]
+    assert "- Kitchen Light (light, Kitchen)\n- Porch Light (light)" in system
+    assert "Call me captain." in system
+    assert "A long text." not in system
 
 
 def test_the_body_is_json() -> None:

@@ -27,9 +27,7 @@ type Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Gateway:
     """The gateway under test, its registry, and a way to put experts behind it."""
 
-    def __init__(
-        self, url: str, registry: ExpertRegistry, http: aiohttp.ClientSession, stack: AsyncExitStack
-    ) -> None:
+    def __init__(self, url: str, registry: ExpertRegistry, http: aiohttp.ClientSession, stack: AsyncExitStack) -> None:
         self.url = url
         self.registry = registry
         self.http = http
@@ -76,9 +74,7 @@ async def gateway() -> AsyncIterator[Gateway]:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         registry, metrics = ExpertRegistry(), GatewayMetrics()
         settings = GatewaySettings(fallbacks=("spare",), connect_timeout=0.5, first_token_timeout=1)
-        dispatcher = Dispatcher(
-            http=http, registry=registry, settings=settings, expert_key=EXPERT_KEY, metrics=metrics
-        )
+        dispatcher = Dispatcher(http=http, registry=registry, settings=settings, expert_key=EXPERT_KEY, metrics=metrics)
         server = GatewayServer(
             dispatcher=dispatcher, registry=registry, metrics=metrics, api_key=KEY, max_body_bytes=100_000
         )

@@ -52,9 +52,7 @@ async def test_a_dead_expert_costs_one_connection_error_and_is_asked_last_for_a_
     for _ in range(3):
         async with gateway.post(model="large") as response:
             assert response.headers["X-Rouse-Expert"] == "spare"
-    async with gateway.http.get(
-        f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}
-    ) as response:
+    async with gateway.http.get(f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}) as response:
         assert 'rouse_gateway_failovers_total{expert="large"} 1.0' in await response.text()
 
 
@@ -176,9 +174,7 @@ async def _read(gateway: Gateway) -> bytes:
 )
 async def test_bad_bodies_get_openais_error(gateway: Gateway, path: str, body: bytes, said: str) -> None:
     await gateway.add("large", answers("large"))
-    async with gateway.http.post(
-        gateway.url + path, data=body, headers={"Authorization": f"Bearer {KEY}"}
-    ) as response:
+    async with gateway.http.post(gateway.url + path, data=body, headers={"Authorization": f"Bearer {KEY}"}) as response:
         error = (await response.json())["error"]
         assert response.status in {400, 413}
         assert error["type"] == "invalid_request_error"
@@ -189,9 +185,7 @@ async def test_bad_bodies_get_openais_error(gateway: Gateway, path: str, body: b
     ("method", "path", "status"),
     [("GET", "/v1/chat/completions", 405), ("GET", "/nothing", 404), ("POST", "/v1/models", 405)],
 )
-async def test_wrong_paths_and_methods_get_openais_error(
-    gateway: Gateway, method: str, path: str, status: int
-) -> None:
+async def test_wrong_paths_and_methods_get_openais_error(gateway: Gateway, method: str, path: str, status: int) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     async with gateway.http.request(method, gateway.url + path, headers=headers) as response:
         assert response.status == status

@@ -45,12 +45,8 @@ def test_an_expert_without_a_needed_capability_is_left_out_unless_it_is_asked_fo
 
 
 @given(endpoints, names | st.just(AUTO), st.lists(names, max_size=3, unique=True))
-def test_every_able_endpoint_is_ranked_once(
-    experts: list[Endpoint], model: str, fallbacks: list[str]
-) -> None:
+def test_every_able_endpoint_is_ranked_once(experts: list[Endpoint], model: str, fallbacks: list[str]) -> None:
     ranked = rank(model, CHAT, experts, fallbacks)
     assert len(set(ranked)) == len(ranked)
     assert set(ranked) == {e for e in experts if e.name == model or "chat" in e.capabilities}
-    assert ranked == rank(model, CHAT, list(reversed(experts)), fallbacks), (
-        "the order does not depend on arrival"
-    )
+    assert ranked == rank(model, CHAT, list(reversed(experts)), fallbacks), "the order does not depend on arrival"
