@@ -144,6 +144,20 @@ async def test_only_a_stale_device_can_be_removed(
     assert hass.states.is_state("binary_sensor.attic_connectivity", "on")
 
 
+async def test_no_device_goes_while_nothing_is_known(
+    hass: HomeAssistant, hass_ws_client: WebSocketGenerator, hub: FakeHub, entry: MockConfigEntry
+) -> None:
+    hub.add_node()
+    await hass.async_block_till_done()
+    node = device(hass, entry, "hub-1/attic")
+    assert node
+    await hass.config_entries.async_unload(entry.entry_id)
+    assert await async_setup_component(hass, "config", {})
+    client = await hass_ws_client(hass)
+
+    assert not (await client.remove_device(node.id))["success"]
+
+
 async def test_it_logs_once_that_the_hub_went_and_came(
     hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture
 ) -> None:
