@@ -1,6 +1,7 @@
 """Rouse: local AI experts for Home Assistant that sleep until they are needed."""
 
 from homeassistant.components import mqtt
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import ConfigEntryNotReady
@@ -36,7 +37,9 @@ async def async_remove_config_entry_device(
     entry: RouseConfigEntry,
     device: DeviceEntry,
 ) -> bool:
-    """Let a device go unless it is the hub or a node that is still announced."""
+    """Let a device go unless it is, or may be, the hub or a node that is still announced."""
+    if entry.state is not ConfigEntryState.LOADED:
+        return False
     hub = entry.runtime_data
     alive = {hub_identifier(hub), *(node_identifier(hub, name) for name, *_ in hub.nodes())}
     return not alive & device.identifiers

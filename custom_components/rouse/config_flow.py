@@ -103,12 +103,12 @@ class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
         """Look for a hub on the bus."""
         errors: dict[str, str] = {}
         if user_input is not None:
-            if not await mqtt.async_wait_for_mqtt_client(self.hass):
+            if not self.hass.config_entries.async_loaded_entries(mqtt.DOMAIN):
                 errors["base"] = "mqtt_not_configured"
             elif not mqtt.is_connected(self.hass):
                 errors["base"] = "mqtt_disconnected"
             elif announcement := await self._async_find_hub():
-                await self._async_adopt(announcement)
+                await self._async_adopt(announcement, raise_on_progress=False)
                 return self._create_entry(announcement)
             else:
                 errors["base"] = "no_hub"
@@ -138,8 +138,8 @@ class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
         finally:
             unsubscribe()
 
-    async def _async_adopt(self, announcement: HubAnnouncement) -> None:
-        await self.async_set_unique_id(announcement.hub)
+    async def _async_adopt(self, announcement: HubAnnouncement, *, raise_on_progress: bool = True) -> None:
+        await self.async_set_unique_id(announcement.hub, raise_on_progress=raise_on_progress)
         self._abort_if_unique_id_configured()
         self._announcement = announcement
 

@@ -1,5 +1,6 @@
 """What the entities of all platforms have in common."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 
 from homeassistant.core import HomeAssistant, callback
@@ -24,9 +25,9 @@ class RouseEntity(Entity):
         self._attr_unique_id = f"{hub.slug}/{unique_id}"
 
     @property
+    @abstractmethod
     def exists(self) -> bool:
         """Whether the bus still knows what this entity is about."""
-        raise NotImplementedError
 
     async def async_added_to_hass(self) -> None:
         """Listen for changes."""

@@ -32,11 +32,12 @@ def custom_integrations(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-async def mqtt_mock(mqtt_mock: MqttMockHAClient) -> AsyncIterator[MqttMockHAClient]:
+async def mqtt_mock(hass: HomeAssistant, mqtt_mock: MqttMockHAClient) -> AsyncIterator[MqttMockHAClient]:
     """Home Assistant's MQTT client without the timer that only a real socket's end would stop."""
     yield mqtt_mock
-    if timer := mqtt_mock.return_value._misc_timer:
-        timer.cancel()
+    for client in (mqtt_mock, hass.data["mqtt"].client):
+        if timer := client.return_value._misc_timer:
+            timer.cancel()
 
 
 @pytest.fixture

@@ -8,10 +8,14 @@ from typing import Any
 
 from homeassistant.components import mqtt
 from homeassistant.components.mqtt.const import MQTT_PROCESSED_SUBSCRIPTIONS
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.dispatcher import async_dispatcher_send
 from pytest_homeassistant_custom_component.common import async_fire_mqtt_message
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient
+
+from custom_components.rouse.const import DOMAIN
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
 AGENT = "conversation.rouse_home"
@@ -68,8 +72,8 @@ class FakeHub:
         raw = payload if isinstance(payload, bytes | str) else json.dumps(payload)
         async_fire_mqtt_message(self._hass, topic, raw, qos=1, retain=retain)
 
-    def say_golden(self, name: str, **changes: Any) -> None:
-        message = golden(name)
+    def say_golden(self, message_name: str, /, **changes: Any) -> None:
+        message = golden(message_name)
         self.say(message["topic"], {**message["payload"], **changes}, retain=False)
 
     def come(self) -> None:
@@ -135,3 +139,8 @@ class Broker:
         """Confirm the subscription to a client's replies, as after a reconnection."""
         replies = (f"rouse/v1/clients/{client}/replies", 1)
         async_dispatcher_send(self._hass, MQTT_PROCESSED_SUBSCRIPTIONS, [replies])
+
+
+def device(hass: HomeAssistant, entry: ConfigEntry, identifier: str) -> dr.DeviceEntry | None:
+    """Find a device of the integration."""
+    return dr.async_get(hass).async_get_device_by_identifier((DOMAIN, identifier), entry.entry_id)

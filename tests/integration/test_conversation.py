@@ -1,11 +1,18 @@
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
 import jsonschema
 import pytest
 from fake_hub import AGENT, Broker, FakeHub, failed, finished, golden, text, tool_call
 from homeassistant.components import conversation
-from homeassistant.components.conversation import ConversationEntityFeature, ConversationResult
+from homeassistant.components.conversation import (
+    AssistantContent,
+    ConversationEntityFeature,
+    ConversationResult,
+    ToolResultContent,
+    async_get_chat_log,
+)
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.const import (
     CONF_LLM_HASS_API,
@@ -16,12 +23,14 @@ from homeassistant.const import (
 )
 from homeassistant.core import Context, HomeAssistant, State
 from homeassistant.helpers import area_registry as ar
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers import llm
 from homeassistant.helpers.chat_session import async_get_chat_session
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import MockConfigEntry, async_capture_events
+from pytest_homeassistant_custom_component.typing import MqttMockHAClient, MqttMockPahoClient
 
 LAMP = "input_boolean.lamp"
 TURN_ON = "intent__HassTurnOn"
@@ -399,6 +408,98 @@ async def test_a_request_that_is_too_large_is_not_sent(hass: HomeAssistant, hub:
 
     assert speech(result).startswith("The conversation is too long for the hub")
     assert hub.requests == []
+
+
+async def test_a_tool_result_that_is_no_json_is_not_sent(
+    hass: HomeAssistant, hub: FakeHub, lamp: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ObjectTool(llm.Tool):
+        name = "test__object"
+        integration = "test"
+
+        async def async_call(self, *_: Any) -> llm.ToolResult:
+            return llm.ToolResult({"object": object()})
+
+    class ObjectApi(llm.API):
+        async def async_get_api_instance(self, llm_context: llm.LLMContext) -> llm.APIInstance:
+            return llm.APIInstance(self, "", llm_context, [ObjectTool()])
+
+    llm.async_register_api(hass, ObjectApi(hass=hass, id="objects", name="Objects"))
+    [entry] = hass.config_entries.async_entries("rouse")
+    hass.config_entries.async_update_entry(entry, options={CONF_LLM_HASS_API: ["objects"]})
+    await hass.config_entries.async_reload(entry.entry_id)
+    hub.come()
+    hub.will_say(finished("", tool_call("call-1", "test__object")))
+
+    assert lamp
+    assert await spoken_error(hass) == "A device gave an answer that can't be passed on to the model"
+    assert len(hub.requests) == 1
+    assert "can't be written as JSON" in caplog.text
+
+
+async def test_a_broker_that_refuses_is_told(
+    hass: HomeAssistant, hub: FakeHub, mqtt_client_mock: MqttMockPahoClient
+) -> None:
+    mqtt_client_mock.publish.side_effect = None
+    mqtt_client_mock.publish.return_value = Mock(mid=1, rc=4)
+
+    assert await spoken_error(hass) == "Home Assistant is not connected to the MQTT broker"
+    assert hub.requests == []
+
+
+async def test_nothing_is_published_without_a_broker(
+    hass: HomeAssistant, hub: FakeHub, broker: Broker, mqtt_mock: MqttMockHAClient
+) -> None:
+    task = asyncio.create_task(say(hass))
+    await hub.wait_for_requests(1)
+    broker.disconnect()
+    mqtt_mock.async_publish.reset_mock()
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    mqtt_mock.async_publish.assert_not_called()
+
+
+async def test_what_another_agent_had_executed_elsewhere_is_left_out(
+    hass: HomeAssistant, hub: FakeHub
+) -> None:
+    elsewhere = llm.ToolInput("web search", {"query": "x"}, id="call-1", external=True)
+    with async_get_chat_session(hass) as session, async_get_chat_log(hass, session) as chat_log:
+        for content in (
+            AssistantContent("other", "Let me see.", tool_calls=[elsewhere]),
+            ToolResultContent("other", "call-1", "web search", llm.ToolResult({"found": 1})),
+            AssistantContent("other", "Found it."),
+        ):
+            chat_log.async_add_assistant_content_without_tools(content)
+    hub.will_say(finished("Yes."))
+
+    await say(hass, "And now?", session.conversation_id)
+
+    assert hub.requests[0]["messages"][1:] == [
+        {"role": "assistant", "text": "Let me see.", "tool_calls": []},
+        {"role": "assistant", "text": "Found it.", "tool_calls": []},
+        {"role": "user", "text": "And now?"},
+    ]
+
+
+async def test_an_entity_is_where_its_device_is(hass: HomeAssistant, hub: FakeHub) -> None:
+    entry = MockConfigEntry(domain="test")
+    entry.add_to_hass(hass)
+    attic = ar.async_get(hass).async_create("Attic")
+    registry = dr.async_get(hass)
+    lamp = registry.async_get_or_create(config_entry_id=entry.entry_id, identifiers={("test", "1")})
+    registry.async_update_device(lamp.id, area_id=attic.id)
+    light = er.async_get(hass).async_get_or_create("light", "test", "1", device_id=lamp.id)
+    hass.states.async_set(light.entity_id, "on", {"friendly_name": "Attic lamp"})
+    async_expose_entity(hass, "conversation", light.entity_id, should_expose=True)
+    hub.will_say(finished("Yes."))
+
+    await say(hass)
+
+    [exposed] = [entity for entity in hub.requests[0]["entities"] if entity["entity_id"] == light.entity_id]
+    assert exposed["area"] == "Attic"
 
 
 async def test_agents_come_change_and_go(hass: HomeAssistant, hub: FakeHub) -> None:
