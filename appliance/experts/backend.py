@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Whether the token ends a generation. Thread-safe."""
 
     def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> Sampler:
-        """Build a sampler; `prompt` counts for the penalties."""
+        """Build a sampler. Penalties count what it generates, not the prompt: a called tool is named there already."""
 
     def decode(self, runs: Sequence[Run]) -> None:
         """Compute a batch.

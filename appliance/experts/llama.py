@@ -90,7 +90,6 @@ class LlamaBackend:
             vocabulary=self.info.vocabulary,
             rows=self._rows,
             sampling=sampling,
-            prompt=prompt,
         )
 
     def decode(self, runs: Sequence[Run]) -> None:

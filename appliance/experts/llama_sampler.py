@@ -42,7 +42,6 @@ class LlamaSampler:
         vocabulary: int,
         rows: Sequence[int],
         sampling: Sampling,
-        prompt: Sequence[int],
     ) -> None:
         """Take the context and vocabulary pointers, the vocabulary's size, and where each run's logits are.
 
@@ -55,9 +54,6 @@ class LlamaSampler:
         self._grammar: int | None = None
         self._chain: int | None = _build_chain(sampling, vocabulary)
         self._one = (llama_cpp.llama_token_data * 1)()
-        if sampling.penalises:
-            for token in prompt[-sampling.penalty_last_n :]:
-                llama_cpp.llama_sampler_accept(self._chain, token)
 
     def sample(self, row: int) -> int | None:
         """Choose from the logits of the batch's given run; None if the grammar allows no token at all."""
