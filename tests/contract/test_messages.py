@@ -161,6 +161,7 @@ def test_parse_is_the_inverse_of_at(topic: Topic[Any]) -> None:
 SLUG = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True)
 
 
+@slowly
 @given(SLUG | st.text(), SLUG | st.text())
 def test_any_levels(node: str, expert: str) -> None:
     try:
@@ -171,6 +172,7 @@ def test_any_levels(node: str, expert: str) -> None:
     assert [family for family in ALL if family.parse(topic) is not None] == [EXPERT_STATUS]
 
 
+@slowly
 @given(st.text() | st.lists(SLUG | st.sampled_from(["rouse", "v1", "nodes", "experts", ""])).map("/".join))
 def test_any_topic(topic: str) -> None:
     for family in ALL:
