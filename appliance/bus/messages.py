@@ -19,13 +19,14 @@ ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")
 Text = Annotated[str, StringConstraints(max_length=200_000)]
 UnixTime = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""Bounded by what every JSON reader keeps exactly (RFC 7493)."""
 
 
 class Message(BaseModel):
     """Base of all bus messages."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 # --- Presence -------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Hardware(Message):
 
     architecture: str
     cpu: str
-    cores: Annotated[int, Field(ge=1)]
+    cores: Annotated[int, Field(ge=1, le=65_536)]
     memory_bytes: Count
     gpus: tuple[str, ...] = ()
 
@@ -157,7 +158,8 @@ class ToolMessage(Message):
     role: Literal["tool"] = "tool"
     call_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     name: ToolName
-    result: JsonValue
+    result: JsonValue = None
+    """None when the tool returned nothing; it is then left out."""
 
 
 ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]

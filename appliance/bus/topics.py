@@ -3,12 +3,14 @@
 The first two levels are `rouse/v1`; an incompatible change of a message raises the version.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from appliance.bus.errors import MalformedMessageError
 from appliance.bus.messages import (
@@ -27,6 +29,7 @@ ROOT = "rouse/v1"
 MAX_PAYLOAD_BYTES = 1_000_000
 """A longer payload is refused unread."""
 
+_MAX_REASON = 300
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _SLUG = r"[a-z0-9][a-z0-9_-]{0,62}"
 
@@ -69,13 +72,13 @@ class Topic[M]:
         """Build the topic for these levels.
 
         Raises:
-            ValueError: a level is missing or is no slug, so that no input can reach another topic.
+            ValueError: a level is missing, too many or no slug, so that no input can reach another topic.
         """
-        topic = self.template.format_map(levels)
-        if self._pattern.fullmatch(topic) is None:
+        slugs = all(isinstance(level, str) and re.fullmatch(_SLUG, level) for level in levels.values())
+        if not slugs or levels.keys() != set(self.parameters):
             msg = f"{self.name}: {levels} do not fit {self.template}"
             raise ValueError(msg)
-        return topic
+        return self.template.format_map(levels)
 
     def parse(self, topic: str) -> dict[str, str] | None:
         """Return the topic's levels by name, or None if it is not of this family."""
@@ -85,21 +88,42 @@ class Topic[M]:
     def decode(self, topic: str, payload: bytes) -> M:
         """Validate a received payload.
 
+        Types are exact: no text for a number, no number for a boolean. A repeated key's last value counts.
+
         Raises:
             MalformedMessageError: it is too long, no JSON, or does not fit the model.
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise MalformedMessageError(topic, f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed")
         try:
-            return self._adapter.validate_json(payload)
+            _require_json(payload)
+            return self._adapter.validate_json(payload, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "payload"
-            raise MalformedMessageError(topic, f"{where}: {first['msg']}") from error
+            reason = f"{where}: {first['msg']}"
+        except ValueError as error:
+            reason = f"payload: not valid JSON: {error}"
+        raise MalformedMessageError(topic, _loggable(reason))
 
     def encode(self, message: M) -> bytes:
         """Serialise a message."""
         return self._adapter.dump_json(message, exclude_none=True)
+
+
+def _require_json(payload: bytes) -> None:
+    """Refuse what is not JSON as RFC 8259 has it, but what pydantic takes: NaN, infinities and 1e999.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    json.dumps(from_json(payload, allow_inf_nan=False), allow_nan=False)
+
+
+def _loggable(reason: str) -> str:
+    """Return one short line: a reason may quote keys and values that a stranger chose."""
+    short = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}…"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in short)
 
 
 HUB_STATUS: Topic[Presence] = Topic(

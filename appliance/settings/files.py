@@ -62,7 +62,7 @@ def _parse(text: str, path: Path, name: LayerName) -> dict[str, object]:
         else:
             problem = Problem(Source(name, path), None, f"not valid TOML: {_lower(message)}")
     except (ValueError, RecursionError):
-        problem = Problem(Source(name, path), None, "not valid TOML: a number is too long or arrays are too deep")
+        problem = Problem(Source(name, path), None, "not valid TOML: a number, key or nesting is too long")
     raise UnreadableError(problem)
 
 

@@ -107,7 +107,8 @@ def leaves(root: Group, names: KeyPath = ()) -> Iterator[tuple[str, ...]]:
 def nearest(root: Group, path: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the known path that was probably meant by an unknown one.
 
-    The first unknown level is compared with its neighbours, and the whole path with all keys elsewhere.
+    The first unknown level is compared with its neighbours, and the whole path with all keys elsewhere: the
+    latter finds `gateway_port` and keys that belong to another section.
     """
     for depth, part in enumerate(path):
         parent = find(root, path[:depth])
@@ -117,16 +118,19 @@ def nearest(root: Group, path: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _nearest_to(root: Group, parent: Group, path: tuple[str, ...], depth: int) -> tuple[str, ...] | None:
-    scored = [
-        (_likeness(part, path[depth]), (*path[:depth], part, *path[depth + 1 :]))
-        for part in parent.keys
-        if _likeness(part, path[depth]) >= 0.6
+    beside = [
+        (_likeness(part, path[depth]), (*path[:depth], part, *path[depth + 1 :])) for part in parent.keys
     ]
-    for leaf in leaves(root, path):
-        likeness = _likeness(".".join(leaf), ".".join(path))
-        if likeness >= 0.75 and leaf[:depth] + leaf[depth + 1 :] != path[:depth] + path[depth + 1 :]:
-            scored.append((likeness, leaf))
-    return max(scored)[1] if scored else None
+    elsewhere = [
+        (_likeness(".".join(leaf), ".".join(path)), leaf)
+        for leaf in leaves(root, path)
+        if leaf[:depth] + leaf[depth + 1 :] != path[:depth] + path[depth + 1 :]
+    ]
+    for candidates, cutoff in ((elsewhere, 0.9), (beside, 0.6), (elsewhere, 0.75)):
+        best = max(candidates)
+        if best[0] >= cutoff:
+            return best[1]
+    return None
 
 
 def _likeness(one: str, other: str) -> float:

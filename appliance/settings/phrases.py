@@ -26,7 +26,8 @@ def expected(schema: Mapping[str, Any]) -> str:
         case "integer":
             return "an integer" + _range(schema)
         case "number":
-            return "a number" + _range(schema)
+            unit = f" of {schema['unit']}" if "unit" in schema else ""
+            return f"a number{unit}{_range(schema)}"
         case "array":
             return f"an array, each item {expected(schema['items'])}"
         case "string":
