@@ -13,8 +13,8 @@ from .replies import Assembler, Piece
 
 MAX_SILENCE = 10.0
 """Seconds of silence after which a request is repeated."""
-HUB_GRACE = 5.0
-"""Seconds that a hub which went away during a request has to come back."""
+HUB_GRACE = 10.0
+"""Seconds that a hub which went away during a request has to come back, while the broker is there."""
 
 
 class Event(Enum):
@@ -83,10 +83,8 @@ async def ask(
                 match await _next(inbox, min(loop.time() + silence, give_up, hub_lost)):
                     case None if loop.time() >= give_up:
                         raise ChatError(channel.trouble or "timed_out")
-                    case None if loop.time() >= hub_lost:
+                    case None if loop.time() >= hub_lost and channel.trouble == "hub_offline":
                         raise ChatError("hub_offline")
-                    case None | Event.RESUBSCRIBED:
-                        channel.repeat(agent, request)
                     case Event.HUB_OFFLINE:
                         hub_lost = loop.time() + HUB_GRACE
                     case Event.HUB_ONLINE:
@@ -96,6 +94,11 @@ async def ask(
                         channel.repeat(agent, request)
                     case Event.CLOSED:
                         raise ChatError("closed")
+                    case (None | Event.RESUBSCRIBED) as event:
+                        if hub_lost < inf and (event or channel.trouble != "hub_offline"):
+                            # A broker that stops takes the hub with it, and both come back.
+                            hub_lost = loop.time() + HUB_GRACE
+                        channel.repeat(agent, request)
                     case message:
                         for piece in reply.feed(message):
                             yield piece
