@@ -13,8 +13,8 @@ from .replies import Assembler, Piece
 
 MAX_SILENCE = 10.0
 """Seconds of silence after which a request is repeated."""
-HUB_GRACE = 5.0
-"""Seconds that a hub which went away during a request has to come back."""
+HUB_GRACE = 10.0
+"""Seconds that a hub which went away during a request has to come back, while the broker is there."""
 
 
 class Event(Enum):
@@ -71,37 +71,65 @@ async def ask(
     Raises:
         ChatError: there is no answer; says why.
     """
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + time_limit
-    silence = min(time_limit / 3, MAX_SILENCE)
-    hub_lost = inf
     reply = Assembler()
+    patience = _Patience(channel, time_limit)
     with channel.open(request.id) as inbox:
         try:
             await channel.send(agent, request)
             while not reply.complete:
-                match await _next(inbox, min(loop.time() + silence, give_up, hub_lost)):
-                    case None if loop.time() >= give_up:
-                        raise ChatError(channel.trouble or "timed_out")
-                    case None if loop.time() >= hub_lost:
-                        raise ChatError("hub_offline")
-                    case None | Event.RESUBSCRIBED:
-                        channel.repeat(agent, request)
-                    case Event.HUB_OFFLINE:
-                        hub_lost = loop.time() + HUB_GRACE
-                    case Event.HUB_ONLINE:
-                        hub_lost = inf
-                        # A restarted hub runs the request from the start.
-                        reply.distrust()
-                        channel.repeat(agent, request)
-                    case Event.CLOSED:
-                        raise ChatError("closed")
-                    case message:
-                        for piece in reply.feed(message):
-                            yield piece
+                event = await _next(inbox, patience.until)
+                if event is not None and not isinstance(event, Event):
+                    for piece in reply.feed(event):
+                        yield piece
+                    continue
+                if event is Event.HUB_ONLINE:
+                    # A restarted hub runs the request from the start.
+                    reply.distrust()
+                if patience.wants_repetition(event):
+                    channel.repeat(agent, request)
         finally:
             if not reply.complete:
                 channel.cancel(agent, request)
+
+
+class _Patience:
+    """Knows how long to wait, and when to say the same again."""
+
+    def __init__(self, channel: Channel, time_limit: float) -> None:
+        self._channel = channel
+        self._now = asyncio.get_running_loop().time
+        self._give_up = self._now() + time_limit
+        self._silence = min(time_limit / 3, MAX_SILENCE)
+        self._hub_lost = inf
+        """When a hub that went away counts as lost."""
+
+    @property
+    def until(self) -> float:
+        """The time at which waiting for a message ends."""
+        return min(self._now() + self._silence, self._give_up, self._hub_lost)
+
+    def wants_repetition(self, event: Event | None) -> bool:
+        """Judge an event, or with None that nothing came until it was time.
+
+        Raises:
+            ChatError: it is no use to wait longer.
+        """
+        match event:
+            case None if self._now() >= self._give_up:
+                raise ChatError(self._channel.trouble or "timed_out")
+            case None if self._now() >= self._hub_lost and self._channel.trouble == "hub_offline":
+                raise ChatError("hub_offline")
+            case Event.CLOSED:
+                raise ChatError("closed")
+            case Event.HUB_OFFLINE:
+                self._hub_lost = self._now() + HUB_GRACE
+                return False
+            case Event.HUB_ONLINE:
+                self._hub_lost = inf
+            case _ if self._hub_lost < inf and (event or self._channel.trouble != "hub_offline"):
+                # A broker that stops takes the hub with it, and both come back.
+                self._hub_lost = self._now() + HUB_GRACE
+        return True
 
 
 async def _next(inbox: Inbox, until: float) -> Reply | Event | None:

@@ -6,7 +6,6 @@ Times are Unix times in seconds, sizes are bytes, durations are seconds.
 """
 
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 import probatio
@@ -19,8 +18,8 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise probatio.Invalid("expected a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise probatio.Invalid("expected a number")
     return float(value)
 
 

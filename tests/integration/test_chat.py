@@ -207,9 +207,43 @@ async def test_a_hub_that_stays_away_is_not_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(chat, "HUB_GRACE", 0.05)
 
     channel = ScriptedChannel(says(text(0, "Ye"), Event.HUB_OFFLINE))
+    channel.trouble = "hub_offline"
 
     assert await refusal(channel) == "hub_offline"
     assert channel.cancelled == [ID]
+
+
+async def test_silence_gives_a_hub_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "HUB_GRACE", 0.2)
+    monkeypatch.setattr(chat, "MAX_SILENCE", 0.05)
+    channel = ScriptedChannel(says(Event.HUB_OFFLINE))
+    channel.trouble = "hub_offline"
+
+    assert await refusal(channel) == "hub_offline"
+    assert channel.sent > 1
+
+
+async def test_a_hub_that_went_with_the_broker_has_time_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "HUB_GRACE", 0.05)
+    channel = ScriptedChannel(
+        says(Event.HUB_OFFLINE),
+        says(),
+        says(Event.RESUBSCRIBED, Event.HUB_ONLINE),
+        says(),
+        says(finished(0, "Yes.")),
+    )
+    channel.trouble = "mqtt_disconnected"
+
+    assert await answer(channel) == ["Yes."]
+    assert channel.cancelled == []
+
+
+async def test_a_hub_that_does_not_come_back_with_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "HUB_GRACE", 0.05)
+    channel = ScriptedChannel(says(Event.HUB_OFFLINE, Event.RESUBSCRIBED))
+    channel.trouble = "hub_offline"
+
+    assert await refusal(channel) == "hub_offline"
 
 
 async def test_a_hub_that_comes_back_is_asked_again() -> None:

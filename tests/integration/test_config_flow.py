@@ -71,12 +71,11 @@ async def test_discovery(hass: HomeAssistant) -> None:
     assert_created(await submit(hass, result))
 
 
-@pytest.mark.usefixtures("bus")
 async def test_an_announcement_on_the_bus_starts_discovery(hass: HomeAssistant, bus: FakeHub) -> None:
     await hass.async_block_till_done()
 
     bus.say_golden("hub_announcement")
-    await hass.async_block_till_done()
+    await hass.async_block_till_done(wait_background_tasks=True)
 
     [flow] = hass.config_entries.flow.async_progress_by_handler(DOMAIN)
     assert flow["step_id"] == "confirm"

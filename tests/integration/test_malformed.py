@@ -107,6 +107,7 @@ def test_a_payload_is_valid_or_malformed(data: st.DataObject) -> None:
         ("node_telemetry", {"uptime": 1e300}, "'uptime'"),
         ("node_telemetry", {"temperature": "hot"}, "'temperature'"),
         ("node_telemetry", {"generated_tokens": -1}, "'generated_tokens'"),
+        ("node_telemetry", {"generated_tokens": True}, "'generated_tokens'"),
         ("node_telemetry", {"generated_tokens": 1.5}, "'generated_tokens'"),
         ("expert_status_ready", {"expert": "large"}, "expert is not small"),
         ("expert_status_ready", {"state": ["ready"]}, "'state'"),
@@ -129,7 +130,17 @@ def test_reasons(name: str, changes: dict[str, Any], reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"{", b"\xff\xfe", b'{"state": "online"} x', b'"\\ud800"', b"NaN", b"[" * 5000, b"1" * 1_000_001]
+    "raw",
+    [
+        b"{",
+        b"\xff\xfe",
+        b'{"state": "online"} x',
+        b'"\\ud800"',
+        b"NaN",
+        b"1e999",
+        b"[" * 5000,
+        b"1" * 1_000_001,
+    ],
 )
 def test_no_json(raw: bytes) -> None:
     with pytest.raises(MalformedPayloadError):
