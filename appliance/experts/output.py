@@ -38,7 +38,7 @@ class Output:
         if self._stops.stopped:
             return True
         parser, tools = self._parser, self._tools
-        if parser is None or tools is None or not parser.calls or parser.inside:
+        if parser is None or tools is None or not parser.calls:
             return False
         return not tools.parallel or parser.calls >= MOST_CALLS
 

@@ -83,11 +83,6 @@ class Running:
             return events + self._finish("length")
         return events
 
-    def fail(self, error: Failed) -> list[Event]:
-        """End with an error."""
-        self.ended = True
-        return [error]
-
     def close(self) -> None:
         """Free the sampler."""
         self._sampler.close()

@@ -230,12 +230,14 @@ class Scheduler:
                 self._jobs.clear()
             for job in jobs:
                 job(backend)
-            self._drop_cancelled(backend)
-            self._admit(backend, outbox)
-            if self._running:
-                self._step(backend, outbox)
-            if outbox:
-                self._post(self._deliver, outbox)
+            try:
+                self._drop_cancelled(backend)
+                self._admit(backend, outbox)
+                if self._running:
+                    self._step(backend, outbox)
+            finally:
+                if outbox:
+                    self._post(self._deliver, outbox)
             self._observe()
 
     @property
@@ -280,9 +282,10 @@ class Scheduler:
                 metrics=self._metrics,
                 context_tokens=self._limit,
             )
-        except ExpertError as error:
+        except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
+            del slot.tokens[backend.keep(slot.seq, 0) :]
             self._prefixes.release(slot)
-            outbox.append((generation, [Failed(error)]))
+            outbox.append((generation, [Failed(_as_expert_error(error))]))
             return
         (self._metrics.prefix_hits if slot.tokens else self._metrics.prefix_misses).inc()
         self._metrics.cached_tokens.inc(len(slot.tokens))
@@ -314,8 +317,10 @@ class Scheduler:
         try:
             self._make_room(backend, sum(len(run.tokens) for run in runs))
             backend.decode(runs)
-        except StepError as error:
-            self._lose(backend, error, outbox)
+        except EngineBrokenError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the engine goes on
+            self._lose(backend, _as_expert_error(error), outbox)
             return
         self._failures = 0
         for running, run in batch:
@@ -325,7 +330,12 @@ class Scheduler:
                 self._advance(backend, running, row, outbox)
 
     def _advance(self, backend: Backend, running: Running, row: int, outbox: Outbox) -> None:
-        events = running.advance(row)
+        try:
+            events = running.advance(row)
+        except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
+            outbox.append((running.generation, [Failed(_as_expert_error(error))]))
+            self._leave(backend, running)
+            return
         if events:
             outbox.append((running.generation, events))
         if running.ended:
@@ -338,16 +348,15 @@ class Scheduler:
                 raise StepError("The KV cache is full.")
             del slot.tokens[backend.keep(slot.seq, 0) :]
 
-    def _lose(self, backend: Backend, error: StepError, outbox: Outbox) -> None:
+    def _lose(self, backend: Backend, error: ExpertError, outbox: Outbox) -> None:
         """Fail every running request: after a failed step nothing is known about their cells."""
         _log.error("A step of %d requests failed: %s", len(self._running), error)
         self._metrics.failed_steps.inc()
         self._failures += 1
         for running in list(self._running):
-            outbox.append((running.generation, running.fail(Failed(error))))
+            outbox.append((running.generation, [Failed(error)]))
             self._leave(backend, running)
         if self._failures >= BROKEN_AFTER:
-            self._post(self._deliver, outbox)
             raise EngineBrokenError(f"{self._failures} steps in a row failed, the last with: {error}")
 
     def _fail_all(self, error: ExpertError) -> None:
@@ -369,6 +378,14 @@ class Scheduler:
         self._metrics.queue_length.set(len(self._waiting))
         self._metrics.active_slots.set(len(self._running))
         self._metrics.kv_used.set(self._kv_used)
+
+
+def _as_expert_error(error: Exception) -> ExpertError:
+    """Return what the client of a failed request is told; what nobody foresaw goes to the log."""
+    if isinstance(error, ExpertError):
+        return error
+    _log.error("A request failed by an error of the engine's own", exc_info=error)
+    return StepError(f"The engine failed at this request ({type(error).__name__}).")
 
 
 def _settle(future: asyncio.Future[None], error: ExpertError | None) -> None:
