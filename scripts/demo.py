@@ -41,12 +41,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--once", action="store_true", help="end after the two answers; exit code 0 only if both came"
-    )
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep configuration and logs in this folder"
-    )
+    parser.add_argument("--once", action="store_true", help="end after the two answers; exit code 0 only if both came")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep configuration and logs in this folder")
     options = parser.parse_args()
     console = Console()
     if not MODEL.exists():
@@ -96,9 +92,7 @@ async def _demonstrate(folder: Path, console: Console, stop: asyncio.Event, *, o
             await furnish(house, appliance)
         good = await _ask(house, console)
         if not once:
-            console.print(
-                f"\nHome Assistant: [bold]{house.url}[/]   user [bold]demo[/]   password [bold]{password}[/]"
-            )
+            console.print(f"\nHome Assistant: [bold]{house.url}[/]   user [bold]demo[/]   password [bold]{password}[/]")
             console.print("Press Ctrl-C to stop everything.")
             await stop.wait()
     return 0 if good else 1
@@ -109,9 +103,7 @@ async def _ask(house: HomeAssistant, console: Console) -> bool:
     wish = await house.assist(WISH)
     after = await house.state(LIGHT)
     question = await house.assist(QUESTION)
-    table = Table(
-        "asked", "answered", "first word", "in total", title="Through Assist, MQTT, gateway and model"
-    )
+    table = Table("asked", "answered", "first word", "in total", title="Through Assist, MQTT, gateway and model")
     for text, answer in ((WISH, wish), (QUESTION, question)):
         first = f"{answer.first_word:.2f} s" if answer.first_word is not None else "-"
         table.add_row(text, answer.text or f"[red]{answer.error}", first, f"{answer.total:.2f} s")

@@ -48,14 +48,10 @@ def document() -> Document:
         "channels": {topic.name: _channel(topic) for topic in ALL},
         "operations": dict(_operation(topic) for topic in ALL),
         "components": {
-            "messages": {
-                _message_name(kind): _message(kind) for topic in ALL for kind in message_types(topic)
-            },
+            "messages": {_message_name(kind): _message(kind) for topic in ALL for kind in message_types(topic)},
             "schemas": _schemas(),
             "parameters": {name: {"description": text} for name, text in _PARAMETERS.items()},
-            "securitySchemes": {
-                "user": {"type": "userPassword", "description": "User and password at the broker."}
-            },
+            "securitySchemes": {"user": {"type": "userPassword", "description": "User and password at the broker."}},
         },
     }
 
@@ -81,12 +77,9 @@ def _server(protocol: str, port: int) -> Document:
 def _channel(topic: Topic[Any]) -> Document:
     channel: Document = {"address": topic.template, "summary": topic.summary}
     if topic.parameters:
-        channel["parameters"] = {
-            name: {"$ref": f"#/components/parameters/{name}"} for name in topic.parameters
-        }
+        channel["parameters"] = {name: {"$ref": f"#/components/parameters/{name}"} for name in topic.parameters}
     channel["messages"] = {
-        _message_name(kind): {"$ref": f"#/components/messages/{_message_name(kind)}"}
-        for kind in message_types(topic)
+        _message_name(kind): {"$ref": f"#/components/messages/{_message_name(kind)}"} for kind in message_types(topic)
     }
     return channel
 
@@ -111,9 +104,7 @@ def _operation(topic: Topic[Any]) -> tuple[str, Document]:
 
 
 def _message_references(topic: Topic[Any]) -> list[Document]:
-    return [
-        {"$ref": f"#/channels/{topic.name}/messages/{_message_name(kind)}"} for kind in message_types(topic)
-    ]
+    return [{"$ref": f"#/channels/{topic.name}/messages/{_message_name(kind)}"} for kind in message_types(topic)]
 
 
 def _message_name(kind: type[BaseModel]) -> str:

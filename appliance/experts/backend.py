@@ -1,4 +1,4 @@
-"""What the scheduler needs of "a model and its context"; `llama.py` and `fake.py` provide it.
+"""What the scheduler needs of "a model and its context"; `llama.py` provides it.
 
 All methods but `tokenize`, `piece` and `is_end` are called from the one engine thread only.
 """
@@ -76,7 +76,7 @@ class Backend(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation. Thread-safe."""
 
-    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> Sampler:
+    def sampler(self, sampling: Sampling) -> Sampler:
         """Build a sampler. Penalties count what it generates, not the prompt: a called tool is named there already."""
 
     def decode(self, runs: Sequence[Run]) -> None:

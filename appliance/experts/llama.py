@@ -82,7 +82,7 @@ class LlamaBackend:
             end = self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
         return end
 
-    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> LlamaSampler:
+    def sampler(self, sampling: Sampling) -> LlamaSampler:
         """Build a sampler chain."""
         return LlamaSampler(
             context=self._context,

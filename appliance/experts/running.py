@@ -4,7 +4,7 @@ import time
 
 from appliance.experts.backend import Backend, Run
 from appliance.experts.errors import InvalidRequestError
-from appliance.experts.events import Event, Failed, Finished, FinishReason, Timings
+from appliance.experts.events import Event, Finished, FinishReason, Timings
 from appliance.experts.generation import Generation
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.output import Output
@@ -40,7 +40,7 @@ class Running:
         self._generated = 0
         self._admitted = time.monotonic()
         self._first = self._last = 0.0
-        self._sampler = backend.sampler(request.sampling, request.prompt)
+        self._sampler = backend.sampler(request.sampling)
         try:
             if request.grammar is not None:
                 self._sampler.constrain(request.grammar)

@@ -118,9 +118,7 @@ def nearest(root: Group, path: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _nearest_to(root: Group, parent: Group, path: tuple[str, ...], depth: int) -> tuple[str, ...] | None:
-    beside = [
-        (_likeness(part, path[depth]), (*path[:depth], part, *path[depth + 1 :])) for part in parent.keys
-    ]
+    beside = [(_likeness(part, path[depth]), (*path[:depth], part, *path[depth + 1 :])) for part in parent.keys]
     elsewhere = [
         (_likeness(".".join(leaf), ".".join(path)), leaf)
         for leaf in leaves(root, path)

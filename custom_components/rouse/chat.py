@@ -54,9 +54,7 @@ class Channel(Protocol):
         """Tell the agent that nobody waits any more."""
 
 
-async def ask(
-    channel: Channel, agent: str, request: ChatRequest, *, time_limit: float
-) -> AsyncGenerator[Piece]:
+async def ask(channel: Channel, agent: str, request: ChatRequest, *, time_limit: float) -> AsyncGenerator[Piece]:
     """Send a request and yield its answer piece by piece; a caller that stops early cancels it.
 
     The same request is published again when the connection was interrupted or nothing is heard:

@@ -59,9 +59,7 @@ class RouseOptionsFlow(OptionsFlowWithReload):
         options = dict(self.config_entry.options)
         # An API that is gone can't be chosen any more.
         options[CONF_LLM_HASS_API] = [api for api in options.get(CONF_LLM_HASS_API, []) if api in apis]
-        return self.async_show_form(
-            step_id="init", data_schema=self.add_suggested_values_to_schema(schema, options)
-        )
+        return self.async_show_form(step_id="init", data_schema=self.add_suggested_values_to_schema(schema, options))
 
 
 class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
@@ -84,9 +82,7 @@ class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
         try:
             announcement = HUB_ANNOUNCEMENT.decode(discovery_info.payload, {})
         except MalformedPayloadError as error:
-            return self.async_abort(
-                reason="malformed_announcement", description_placeholders={"error": str(error)}
-            )
+            return self.async_abort(reason="malformed_announcement", description_placeholders={"error": str(error)})
         await self._async_adopt(announcement)
         return await self.async_step_confirm()
 
@@ -127,9 +123,7 @@ class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
             if not found.done():
                 found.set_result(announcement)
 
-        unsubscribe = await mqtt.async_subscribe(
-            self.hass, HUB_ANNOUNCEMENT.at(), received, qos=1, encoding=None
-        )
+        unsubscribe = await mqtt.async_subscribe(self.hass, HUB_ANNOUNCEMENT.at(), received, qos=1, encoding=None)
         try:
             async with asyncio.timeout(DISCOVERY_TIMEOUT):
                 return await found

@@ -106,9 +106,7 @@ class RouseConversationEntity(RouseEntity, conversation.ConversationEntity):
                 return conversation.async_get_result_from_chat_log(user_input, chat_log)
         raise ChatError("too_many_tool_calls")
 
-    async def _async_ask(
-        self, user_input: conversation.ConversationInput, chat_log: conversation.ChatLog
-    ) -> None:
+    async def _async_ask(self, user_input: conversation.ConversationInput, chat_log: conversation.ChatLog) -> None:
         limit: float = self._options.get(CONF_TIMEOUT, DEFAULT_TIMEOUT)
         request = self._request(user_input, chat_log, time.time() + limit)
         async with aclosing(ask(self.hub.chat, self._agent.agent, request, time_limit=limit)) as pieces:

@@ -53,9 +53,7 @@ def _fits(tool_name: str) -> bool:
 
 
 def _tool(tool: llm.Tool, custom_serializer: Callable[[Any], Any] | None) -> Tool:
-    parameters = probatio.to_openapi(
-        tool.parameters, custom_serializer=custom_serializer, openapi_version="3.1.0"
-    )
+    parameters = probatio.to_openapi(tool.parameters, custom_serializer=custom_serializer, openapi_version="3.1.0")
     return Tool(tool.name, tool.description or "", parameters)
 
 

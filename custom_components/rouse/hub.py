@@ -121,9 +121,7 @@ class Hub:
         unload = self._entry.async_on_unload
         replies = topics.REPLY.at(client=self.chat.client)
         unload(mqtt.async_subscribe_connection_status(self._hass, self._connection_changed))
-        unload(
-            mqtt.async_on_subscribe_done(self._hass, replies, 1, lambda: self.chat.notify(Event.RESUBSCRIBED))
-        )
+        unload(mqtt.async_on_subscribe_done(self._hass, replies, 1, lambda: self.chat.notify(Event.RESUBSCRIBED)))
         # Undecoded, because a payload need not be text.
         for topic in (replies, *topics.STATE_FILTERS):
             unload(await mqtt.async_subscribe(self._hass, topic, self._received, qos=1, encoding=None))

@@ -90,9 +90,7 @@ class ChatLink:
 
     def _publish_soon(self, topic: str, message: ChatRequest | ChatCancel) -> None:
         if mqtt.is_connected(self._hass):
-            self._hass.async_create_background_task(
-                self._publish(topic, message), f"rouse {topic} {message.id}"
-            )
+            self._hass.async_create_background_task(self._publish(topic, message), f"rouse {topic} {message.id}")
 
     async def _publish(self, topic: str, message: ChatRequest | ChatCancel) -> None:
         try:

@@ -10,9 +10,7 @@ _LOGGER = logging.getLogger(__name__)
 
 type Piece = str | ToolCall
 
-_FAILURES = frozenset(
-    {"invalid_request", "expired", "no_expert", "overloaded", "model_error", "cancelled", "stopping"}
-)
+_FAILURES = frozenset({"invalid_request", "expired", "no_expert", "overloaded", "model_error", "cancelled", "stopping"})
 
 
 class Assembler:

@@ -100,9 +100,7 @@ def _read_reply(data: Any) -> Reply:
 HUB_STATUS: Topic[Presence] = Topic(f"{ROOT}/hub/status", _schema(Presence))
 HUB_ANNOUNCEMENT: Topic[HubAnnouncement] = Topic(f"{ROOT}/hub/announcement", _schema(HubAnnouncement))
 NODE_STATUS: Topic[Presence] = Topic(f"{ROOT}/nodes/{{node}}/status", _schema(Presence))
-NODE_ANNOUNCEMENT: Topic[NodeAnnouncement] = Topic(
-    f"{ROOT}/nodes/{{node}}/announcement", _schema(NodeAnnouncement)
-)
+NODE_ANNOUNCEMENT: Topic[NodeAnnouncement] = Topic(f"{ROOT}/nodes/{{node}}/announcement", _schema(NodeAnnouncement))
 NODE_TELEMETRY: Topic[NodeTelemetry] = Topic(f"{ROOT}/nodes/{{node}}/telemetry", _schema(NodeTelemetry))
 EXPERT_STATUS: Topic[ExpertStatus] = Topic(f"{ROOT}/nodes/{{node}}/experts/{{expert}}", _schema(ExpertStatus))
 AGENT_ANNOUNCEMENT: Topic[AgentAnnouncement] = Topic(

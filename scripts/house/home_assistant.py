@@ -97,9 +97,7 @@ class HomeAssistant:
 
     async def add_integration(self, handler: str, *steps: Mapping[str, Any]) -> Any:
         """Go through an integration's config flow by hand and return its last answer."""
-        step = await self.post(
-            "/api/config/config_entries/flow", {"handler": handler, "show_advanced_options": True}
-        )
+        step = await self.post("/api/config/config_entries/flow", {"handler": handler, "show_advanced_options": True})
         for data in steps:
             step = await self.post(f"/api/config/config_entries/flow/{step['flow_id']}", data)
         if step["type"] != "create_entry":

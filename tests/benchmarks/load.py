@@ -73,9 +73,7 @@ async def measure(url: str, clients: int, rounds: int, tokens: int) -> Level:
             seconds += time.perf_counter() - started
     first = [one.arrivals[0] * 1e3 for one in streams]
     gaps = [
-        (after - before) * 1e3
-        for one in streams
-        for before, after in zip(one.arrivals, one.arrivals[1:], strict=False)
+        (after - before) * 1e3 for one in streams for before, after in zip(one.arrivals, one.arrivals[1:], strict=False)
     ]
     return Level(
         clients,

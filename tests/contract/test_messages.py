@@ -146,9 +146,7 @@ def test_a_good_message_with_one_value_changed(data: st.DataObject) -> None:
             break
         holder = holder[key]
     holder[key] = data.draw(JSON)
-    accepts_or_refuses(
-        topic, json.dumps(message, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "replace")
-    )
+    accepts_or_refuses(topic, json.dumps(message, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "replace"))
 
 
 @pytest.mark.parametrize("topic", ALL, ids=lambda topic: topic.name)

@@ -196,15 +196,11 @@ async def test_by_hand_before_mqtt_is_set_up(hass: HomeAssistant) -> None:
     assert (result["type"], result["errors"]) == (FlowResultType.FORM, {"base": "mqtt_not_configured"})
 
 
-async def test_options_change_the_running_agents(
-    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry
-) -> None:
+async def test_options_change_the_running_agents(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> None:
     result = await hass.config_entries.options.async_init(entry.entry_id)
     assert (result["type"], result["step_id"]) == (FlowResultType.FORM, "init")
     suggested = {
-        str(key): key.description["suggested_value"]
-        for key in result["data_schema"].schema
-        if key.description
+        str(key): key.description["suggested_value"] for key in result["data_schema"].schema if key.description
     }
     assert suggested == {CONF_LLM_HASS_API: ["assist"], CONF_TIMEOUT: 20}
 

@@ -462,9 +462,7 @@ async def test_nothing_is_published_without_a_broker(
     mqtt_mock.async_publish.assert_not_called()
 
 
-async def test_what_another_agent_had_executed_elsewhere_is_left_out(
-    hass: HomeAssistant, hub: FakeHub
-) -> None:
+async def test_what_another_agent_had_executed_elsewhere_is_left_out(hass: HomeAssistant, hub: FakeHub) -> None:
     elsewhere = llm.ToolInput("web search", {"query": "x"}, id="call-1", external=True)
     with async_get_chat_session(hass) as session, async_get_chat_log(hass, session) as chat_log:
         for content in (

@@ -18,9 +18,7 @@ SECRETS = ("pirate", "192.0.2.7", "00:1b:21:3c:4d:5e", "/srv/models")
 @pytest.fixture
 async def house(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> FakeHub:
     """A hub with a node, and things that must not leak."""
-    hass.config_entries.async_update_entry(
-        entry, options={**entry.options, CONF_PROMPT: "Talk like a pirate."}
-    )
+    hass.config_entries.async_update_entry(entry, options={**entry.options, CONF_PROMPT: "Talk like a pirate."})
     hub.add_node()
     hub.say_golden("hub_announcement", gateway_url="http://192.0.2.7:8100/v1")
     hub.say_golden("expert_status_failed", error="/srv/models/small.gguf is not a GGUF file")
@@ -30,9 +28,7 @@ async def house(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> Fa
 
 
 @pytest.mark.usefixtures("house")
-async def test_config_entry(
-    hass: HomeAssistant, hass_client: ClientSessionGenerator, entry: MockConfigEntry
-) -> None:
+async def test_config_entry(hass: HomeAssistant, hass_client: ClientSessionGenerator, entry: MockConfigEntry) -> None:
     data = await get_diagnostics_for_config_entry(hass, hass_client, entry)
 
     assert data["hub"]["online"]

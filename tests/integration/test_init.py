@@ -35,9 +35,7 @@ async def test_without_mqtt_it_is_set_up_later(
     assert entry.reason == "The MQTT integration is not set up, or the MQTT broker can't be reached"
 
 
-async def test_it_waits_for_mqtt(
-    hass: HomeAssistant, broker_entry: ConfigEntry, entry: MockConfigEntry
-) -> None:
+async def test_it_waits_for_mqtt(hass: HomeAssistant, broker_entry: ConfigEntry, entry: MockConfigEntry) -> None:
     await hass.config_entries.async_unload(broker_entry.entry_id)
     setup = hass.async_create_task(hass.config_entries.async_setup(entry.entry_id))
     await asyncio.sleep(0.05)
@@ -104,9 +102,7 @@ async def test_devices(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry
     assert {found.id for found in registered} == {hub_device.id, node.id}
 
 
-async def test_devices_follow_their_announcements(
-    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry
-) -> None:
+async def test_devices_follow_their_announcements(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> None:
     hub.add_node()
     hub.say_golden("hub_announcement", name="Home brain", version="0.2.0")
     hub.say_golden("node_announcement", name="Cellar", version="0.2.0")

@@ -16,9 +16,7 @@ from custom_components.rouse import topics
 from custom_components.rouse.topics import MalformedPayloadError
 
 READ = {
-    path.stem: golden(path.stem)
-    for path in GOLDEN.glob("*.json")
-    if path.stem not in {"chat_request", "chat_cancel"}
+    path.stem: golden(path.stem) for path in GOLDEN.glob("*.json") if path.stem not in {"chat_request", "chat_cancel"}
 }
 STATE = sorted(name for name in READ if not name.startswith("reply_"))
 REPLIES = sorted(name for name in READ if name.startswith("reply_"))
@@ -162,9 +160,7 @@ def test_other_topics_are_nobodys(topic: str) -> None:
     assert [family for family in topics.READ if family.levels(topic) is not None] == []
 
 
-async def test_it_is_logged_once_per_topic(
-    hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_it_is_logged_once_per_topic(hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     status, telemetry = READ["hub_status"]["topic"], READ["node_telemetry"]["topic"]
     for _ in range(3):
         hub.say(status, "garbage", retain=False)
@@ -181,9 +177,7 @@ async def test_it_is_logged_once_per_topic(
     assert caplog.text.count(f"Dropped a malformed message on {status}: no JSON") == 2
 
 
-async def test_a_stray_topic_is_ignored(
-    hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_stray_topic_is_ignored(hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     hub.say("rouse/v1/nodes/NOT A SLUG/status", {"state": "online"})
     hub.say("rouse/v1/hub/weather", b"\xff")
@@ -217,9 +211,7 @@ async def test_a_conversation_ends_whatever_the_replies(
     hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture, data: st.DataObject
 ) -> None:
     caplog.clear()
-    replies = [
-        data.draw(raw_payloads(READ[data.draw(st.sampled_from(REPLIES))]["payload"])) for _ in range(6)
-    ]
+    replies = [data.draw(raw_payloads(READ[data.draw(st.sampled_from(REPLIES))]["payload"])) for _ in range(6)]
 
     def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         for reply in replies:

@@ -82,12 +82,9 @@ async def test_last_boot_does_not_wander(
 @pytest.mark.usefixtures("node")
 async def test_categories_and_defaults(hass: HomeAssistant, entry: MockConfigEntry) -> None:
     entities = {
-        found.entity_id: found
-        for found in er.async_entries_for_config_entry(er.async_get(hass), entry.entry_id)
+        found.entity_id: found for found in er.async_entries_for_config_entry(er.async_get(hass), entry.entry_id)
     }
-    diagnostic = {
-        key for key, found in entities.items() if found.entity_category is EntityCategory.DIAGNOSTIC
-    }
+    diagnostic = {key for key, found in entities.items() if found.entity_category is EntityCategory.DIAGNOSTIC}
     disabled = {key for key, found in entities.items() if found.disabled_by}
 
     assert diagnostic == {
@@ -194,9 +191,7 @@ async def test_nodes_outlive_the_hub(hass: HomeAssistant, node: FakeHub) -> None
     assert state(hass, CPU).state == "25.0"
 
 
-async def test_without_the_broker_nothing_is_known(
-    hass: HomeAssistant, node: FakeHub, broker: Broker
-) -> None:
+async def test_without_the_broker_nothing_is_known(hass: HomeAssistant, node: FakeHub, broker: Broker) -> None:
     broker.disconnect()
     await hass.async_block_till_done()
     for entity_id in (CONNECTIVITY, CPU, EXPERT):
@@ -209,9 +204,7 @@ async def test_without_the_broker_nothing_is_known(
     assert (state(hass, CPU).state, state(hass, EXPERT).state) == ("25.0", "ready")
 
 
-async def test_a_node_that_left_while_the_broker_was_away(
-    hass: HomeAssistant, node: FakeHub, broker: Broker
-) -> None:
+async def test_a_node_that_left_while_the_broker_was_away(hass: HomeAssistant, node: FakeHub, broker: Broker) -> None:
     broker.disconnect()
     broker.connect()
     await hass.async_block_till_done()

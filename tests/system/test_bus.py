@@ -142,7 +142,7 @@ async def test_a_broker_restart_in_the_middle_of_a_stream_loses_nothing_that_was
 async def test_publishing_without_a_broker_says_so_in_time(broker: RunningBroker) -> None:
     await broker.stop()
     async with broker.bus("sender") as bus:
-        with pytest.raises(BusUnavailableError, match="did not take a message within 0.3 s"):
+        with pytest.raises(BusUnavailableError, match=r"did not take a message within 0\.3 s"):
             await bus.publish(NODE_STATUS, Presence(state="online"), node="attic", timeout=0.3)
         with pytest.raises(BusUnavailableError, match=r"no MQTT broker answers at 127\.0\.0\.1"):
             await bus.wait_connected(0.1)
@@ -191,7 +191,7 @@ async def test_a_handler_that_fails_does_not_end_the_connection(broker: RunningB
 
 @pytest.mark.parametrize(("user", "password"), [("rouse", "wrong"), ("nobody", "x"), ("rouse", "")])
 async def test_strangers_stay_out(broker: RunningBroker, user: str, password: str) -> None:
-    with pytest.raises(aiomqtt.MqttError, match="(?i)authori"):
+    with pytest.raises(aiomqtt.MqttError, match=r"(?i)authori"):
         async with aiomqtt.Client("127.0.0.1", broker.port, username=user, password=password, timeout=5):
             pass
 

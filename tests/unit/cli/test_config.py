@@ -73,9 +73,7 @@ def test_check(run: Run, tmp_path: Path) -> None:
 def test_check_of_wrong_settings(run: Run) -> None:
     result = run("config", "check", ROUSE_LOG__LEVL="debug")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "environment variable ROUSE_LOG__LEVL: unknown setting; did you mean ROUSE_LOG__LEVEL?\n"
-    )
+    assert result.stderr == ("environment variable ROUSE_LOG__LEVL: unknown setting; did you mean ROUSE_LOG__LEVEL?\n")
 
 
 def test_a_missing_folder_is_wrong_usage() -> None:

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from appliance.experts.backend import Backend
-from appliance.experts.fake import FakeBackend
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.server import running_expert
 from appliance.experts.settings import EngineSettings
+from tests.unit.experts.fake_backend import FakeBackend
 
 KEY = "a-test-key"
 MODEL = Path(__file__).parents[3] / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,9 +33,7 @@ class Client:
             return response.status, await response.json()
 
     async def chat(self, text: str, **fields: Any) -> tuple[int, Any]:
-        return await self.post(
-            "/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields}
-        )
+        return await self.post("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields})
 
     async def idle(self) -> None:
         """Wait until no slot is busy."""
@@ -79,9 +77,7 @@ def _bounded() -> Iterator[None]:
 
 @pytest.fixture
 def settings() -> EngineSettings:
-    return EngineSettings(
-        context_tokens=512, slots=4, queue_limit=4, batch_tokens=64, prefill_chunk=8, drain_seconds=2
-    )
+    return EngineSettings(context_tokens=512, slots=4, queue_limit=4, batch_tokens=64, prefill_chunk=8, drain_seconds=2)
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from appliance.experts.fake import FakeBackend
 from appliance.experts.server import running_expert
 from appliance.experts.settings import EngineSettings
-
 from tests.unit.experts.conftest import KEY, Client, serving
+from tests.unit.experts.fake_backend import FakeBackend
 
 
 async def streamed(client: Client, text: str, **fields: Any) -> list[dict[str, Any]]:
@@ -224,9 +223,7 @@ async def test_models_and_metrics(client: Client) -> None:
     await client.chat("hello")
     async with client.session.get(client.url + "/metrics") as response:
         text = await response.text()
-    assert (
-        'rouse_expert_requests_total{endpoint="/v1/chat/completions",expert="tiny",status="200"} 1.0' in text
-    )
+    assert 'rouse_expert_requests_total{endpoint="/v1/chat/completions",expert="tiny",status="200"} 1.0' in text
     assert 'rouse_expert_generated_tokens_total{expert="tiny"} 5.0' in text
     assert 'rouse_expert_first_token_seconds_count{expert="tiny"} 1.0' in text
 
@@ -289,9 +286,7 @@ async def test_health_while_loading(settings: EngineSettings) -> None:
         return FakeBackend(settings)
 
     async with (
-        running_expert(
-            name="t", backend=load, host="127.0.0.1", port=0, api_key=KEY, settings=settings
-        ) as expert,
+        running_expert(name="t", backend=load, host="127.0.0.1", port=0, api_key=KEY, settings=settings) as expert,
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session,
     ):
         start = asyncio.create_task(expert.scheduler.start())

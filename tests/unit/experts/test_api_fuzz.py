@@ -93,9 +93,7 @@ def bodies(chance: random.Random, count: int) -> list[bytes]:
 def random_json() -> SearchStrategy[Any]:
     leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     keys = st.sampled_from(["messages", "prompt", "input", "role", "content", "tools", "stop", "type"])
-    return st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
-    )
+    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4))
 
 
 async def answer(client: Client, path: str, body: bytes) -> None:

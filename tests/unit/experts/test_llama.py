@@ -1,5 +1,8 @@
-"""With real weights. Numerics: the same prompt alone and in a batch may differ in a logit's last bits, because the
-matrix kernels differ by batch width; the prompts here were chosen where the best token leads clearly."""
+"""With real weights.
+
+The same prompt alone and in a batch may differ in a logit's last bits, because the
+matrix kernels differ by batch width; the prompts here were chosen where the best token leads clearly.
+"""
 
 import asyncio
 import contextlib
@@ -128,9 +131,7 @@ async def test_the_right_tool_is_called_with_valid_arguments(client: Client) -> 
 
 async def test_a_tool_can_be_forced_at_any_temperature(client: Client) -> None:
     for seed in range(6):
-        choice = await ask(
-            client, "hello", tool_choice="required", temperature=3, top_k=0, top_p=1, min_p=0, seed=seed
-        )
+        choice = await ask(client, "hello", tool_choice="required", temperature=3, top_k=0, top_p=1, min_p=0, seed=seed)
         if choice["finish_reason"] == "length":
             continue
         for call in choice["message"]["tool_calls"]:
@@ -147,9 +148,7 @@ async def test_answers_follow_a_schema(client: Client) -> None:
     }
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     for seed in range(4):
-        _, body = await client.chat(
-            "A colour and a number, as JSON", response_format=form, seed=seed, temperature=2
-        )
+        _, body = await client.chat("A colour and a number, as JSON", response_format=form, seed=seed, temperature=2)
         value = json.loads(body["choices"][0]["message"]["content"])
         assert value["color"] in ("red", "green")
         assert value["count"] >= 0

@@ -15,11 +15,12 @@ from appliance.experts.errors import (
     StepError,
 )
 from appliance.experts.events import Event, TextDelta
-from appliance.experts.fake import FakeBackend
-from appliance.experts.generation import Generation, GenerationRequest
+from appliance.experts.generation import GenerationRequest
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
+from tests.unit.experts.fake_backend import FakeBackend
+
 
 @asynccontextmanager
 async def running(backend: FakeBackend) -> AsyncIterator[Scheduler]:

@@ -50,9 +50,7 @@ def test_secrets_are_text(loaded: Load) -> None:
 
 
 def test_other_variables_are_ignored(loaded: Load, tmp_path: Path) -> None:
-    result = loaded(
-        {"PATH": "/bin", "ROUSEX": "1", "ROUSE_CONFIG_DIR": str(tmp_path), "rouse_log__level": "x"}
-    )
+    result = loaded({"PATH": "/bin", "ROUSEX": "1", "ROUSE_CONFIG_DIR": str(tmp_path), "rouse_log__level": "x"})
     assert {source.layer for source in result.sources.values()} == {"default"}
 
 

@@ -139,9 +139,7 @@ def test_an_unknown_key(write: Write, complaints: Complaints, content: str, comp
         ("a = 1".encode("utf-16"), "rouse.toml:1: not UTF-8: save the file with that encoding"),
     ],
 )
-def test_an_unreadable_text(
-    write: Write, complaints: Complaints, content: str | bytes, complaint: str
-) -> None:
+def test_an_unreadable_text(write: Write, complaints: Complaints, content: str | bytes, complaint: str) -> None:
     write("rouse.toml", content)
     assert complaints() == [complaint]
 
@@ -156,9 +154,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path, complaints: Complaints) -> 
     assert complaints() == ["rouse.toml: cannot be read: Is a directory"]
 
 
-def test_a_file_that_may_not_be_read(
-    write: Write, complaints: Complaints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_may_not_be_read(write: Write, complaints: Complaints, monkeypatch: pytest.MonkeyPatch) -> None:
     write("rouse.toml", "")
 
     def refuse(path: Path) -> bytes:
@@ -188,10 +184,7 @@ def test_wrong_groups(write: Write, complaints: Complaints, content: str, compla
 def test_a_group_file_can_not_choose_groups(write: Write, complaints: Complaints) -> None:
     write("groups/all.toml", "node.groups = ['slow']")
     assert complaints() == [
-        (
-            "groups/all.toml:1: node.groups: a group file can't choose groups: "
-            "do it in the host file or in rouse.toml"
-        )
+        ("groups/all.toml:1: node.groups: a group file can't choose groups: do it in the host file or in rouse.toml")
     ]
 
 
@@ -233,9 +226,7 @@ def test_a_wrong_shape_is_found_beneath_a_stronger_layer(write: Write, complaint
         "broker.password = '424242",
     ],
 )
-def test_an_error_never_shows_a_secret(
-    write: Write, loaded: Callable[[], LoadedSettings], content: str
-) -> None:
+def test_an_error_never_shows_a_secret(write: Write, loaded: Callable[[], LoadedSettings], content: str) -> None:
     write("rouse.toml", content)
     with pytest.raises(InvalidSettingsError) as caught:
         loaded()

@@ -82,9 +82,7 @@ def as_toml(value: Any) -> str:
 
 
 @slowly
-@given(
-    st.dictionaries(st.sampled_from(LEAVES) | st.lists(st.text(max_size=5), min_size=1).map(tuple), VALUES)
-)
+@given(st.dictionaries(st.sampled_from(LEAVES) | st.lists(st.text(max_size=5), min_size=1).map(tuple), VALUES))
 def test_any_tree(tree: dict[tuple[str, ...], Any]) -> None:
     lines = [f"{'.'.join(map(json.dumps, path))} = {as_toml(value)}" for path, value in tree.items()]
     outcome({"rouse.toml": "\n".join(lines).encode("utf-8", "replace")}, {})

@@ -35,7 +35,7 @@ class FakeSampler:
     """Says what the script wrote, a byte a token, and then the end."""
 
     backend: "FakeBackend"
-    answer: list[int]
+    answer: list[int] | None = None
     constraints: list[str | None] = field(default_factory=list)
     closed: bool = False
 
@@ -43,6 +43,8 @@ class FakeSampler:
         """Return the answer's next token; the row must have logits."""
         if self.closed:
             raise AssertionError("A closed sampler was used.")
+        if self.answer is None:
+            self.answer = list(self.backend.script(self.backend.text_before(row)).encode())
         self.backend.check_row(row)
         return self.answer.pop(0) if self.answer else END
 
@@ -106,11 +108,9 @@ class FakeBackend:
         """Whether it is one of the two ends."""
         return token in (IM_END, END)
 
-    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> FakeSampler:  # noqa: ARG002  # nothing to choose
-        """Ask the script for the answer."""
-        text = b"".join(SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in prompt)
-        answer = self.script(text.decode(errors="replace"))
-        self.samplers.append(FakeSampler(self, list(answer.encode())))
+    def sampler(self, sampling: Sampling) -> FakeSampler:  # noqa: ARG002  # nothing to choose
+        """Prepare to say what the script answers."""
+        self.samplers.append(FakeSampler(self))
         return self.samplers[-1]
 
     def decode(self, runs: Sequence[Run]) -> None:
@@ -164,6 +164,12 @@ class FakeBackend:
     def used(self) -> int:
         """Cells in use."""
         return sum(map(len, self.cells.values()))
+
+    def text_before(self, row: int) -> str:
+        """Return the whole text of the sequence that a row of the last batch belongs to."""
+        tokens = self.cells[self.steps[-1][row].seq]
+        text = b"".join(SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in tokens)
+        return text.decode(errors="replace")
 
     def check_row(self, row: int) -> None:
         """Fail unless the row of the last batch has logits."""
