@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix test-appliance test-integration test-py313 bench lock docs clean
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+# The plugin of Home Assistant's test tools closes the network; only the integration's own tests want that.
+PYTEST := $(PYTHON) -m pytest
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install all that the others need (they do it themselves)
+	@scripts/setup
+
+demo: setup ## Start the whole house with a real Home Assistant; ONCE=1 ends after the two answers
+	@$(PYTHON) -m scripts.demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: setup check test-appliance test-integration ## Run the checks and every test
+
+check: setup ## Lint, type-check and hold the import rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+
+fix: setup ## Mend what ruff can mend
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+test-appliance: setup ## Test the appliance, up to the whole house end to end
+	@scripts/packages mosquitto
+	$(PYTEST) -p no:homeassistant tests/unit tests/contract tests/system tests/faults tests/e2e
+
+test-integration: setup ## Test the Home Assistant integration
+	$(PYTEST) tests/integration
+
+test-py313: ## Test the appliance on Python 3.13, without Home Assistant
+	@scripts/setup 3.13
+	@scripts/packages mosquitto
+	.venv-3.13/bin/python -m pytest tests/unit tests/contract tests/system tests/faults
+
+bench: setup ## Measure an expert next to llama_cpp.server; writes build/bench
+	$(PYTHON) -m tests.benchmarks
+
+docs: setup ## Write the references that are made from the code
+	$(PYTHON) -m appliance.bus.asyncapi --write docs/asyncapi.yaml
+	$(PYTHON) -m appliance.settings.reference --write docs/configuration.md
+
+lock: setup ## Lock the dependencies; UPGRADE=1 takes the newest
+	scripts/lock $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove what was made, but not the caches outside
+	rm -rf build .venv .venv-3.13 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
