@@ -113,8 +113,11 @@ async def test_a_broker_restart_in_the_middle_of_a_stream_loses_nothing_that_was
         assert not stream.done(), "messages can't be taken while the broker is away"
         await broker.start()
         await stream
+        await receiver.wait_connected(20)
         await sender.publish(REPLY, ReplyText(id="request-1", seq=40, text="end"), client="house")
-        await asyncio.sleep(1)
+        async with asyncio.timeout(10):
+            while inbox.messages[-1][0].seq != 40:
+                await asyncio.sleep(0.01)
     seen = [message.seq for message, _ in inbox.messages]
     assert seen[:20] == list(range(20))
     assert seen == sorted(seen), "the order holds"
