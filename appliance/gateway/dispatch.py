@@ -95,7 +95,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def open(self, path: str, body: Mapping[str, Any], needs: frozenset[str]) -> AsyncIterator[Answer]:
-        """Ask the candidates in turn until one begins to answer; wait for one that is being loaded.
+        """Ask the candidates in turn until one begins to answer; wait for one that is about to be ready.
 
         Args:
             path: what follows the endpoint's base URL, such as `/chat/completions`.
@@ -141,17 +141,17 @@ class Dispatcher:
 
         Raises:
             UnknownModelError: see `candidates`.
-            NoExpertError: there are none, and none is being loaded or it takes too long.
+            NoExpertError: there are none, and none is expected or it takes too long.
         """
         try:
             async with asyncio.timeout(self._settings.first_token_timeout):
                 while not (found := self.candidates(model, needs)):
-                    if not self._registry.loading(model):
+                    if not self._registry.expected(model):
                         raise NoExpertError(self._why_none(model, needs))
                     await self._registry.change()
         except TimeoutError:
-            names = ", ".join(self._registry.loading(model)[:MAX_NAMED])
-            raise NoExpertError(f"The model is still being loaded ({names}). Try again in a minute.") from None
+            names = ", ".join(self._registry.expected(model)[:MAX_NAMED])
+            raise NoExpertError(f"No expert is ready yet: {names} takes too long. Try again in a minute.") from None
         return found
 
     def _why_none(self, model: str, needs: frozenset[str]) -> str:

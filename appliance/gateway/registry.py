@@ -1,6 +1,7 @@
 """The experts that are known, from their retained messages on the bus."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ LAST_COOL_DOWN_SECONDS = 300.0
 """The time doubles with each failure in a row, up to this."""
 MAX_EXPERTS = 1000
 """Experts, and nodes, that are remembered: no flood of messages may fill the memory."""
+
+RETURN_SECONDS = 20.0
+"""How long a node that was lost may take to come back; it is more than the bus's longest pause between attempts."""
 
 type _Key = tuple[str, str]
 """Node and expert."""
@@ -39,7 +43,8 @@ class ExpertRegistry:
         self._clock = clock
         self._experts: dict[_Key, ExpertStatus] = {}
         self._crashed: set[_Key] = set()
-        self._offline: set[str] = set()
+        self._offline: dict[str, float] = {}
+        """When each node was lost."""
         self._failures: dict[_Key, _Failures] = {}
         self._changed = asyncio.Event()
         self._full = False
@@ -63,19 +68,23 @@ class ExpertRegistry:
             if status.state == "ready" and status.url is not None and node not in self._offline
         )
 
-    def loading(self, model: str) -> tuple[str, ...]:
-        """Names of the experts that a request for a model may wait for.
+    def expected(self, model: str) -> tuple[str, ...]:
+        """Names of the experts that a request for a model should wait for.
 
-        Those are the ones whose model is being loaded, and those that crashed a moment ago: their node
-        starts them again. One that fails to start, and fails again, is not worth waiting for.
+        Those are the ones whose model is being loaded; those that crashed a moment ago, for their node starts
+        them again; and those of a node that was lost a moment ago: after a restart of the broker, the nodes
+        are back some seconds after the hub. An expert that fails to start is not worth waiting for.
         """
         return tuple(
-            name
-            for (node, name), status in self._experts.items()
-            if model in {AUTO, name}
-            and node not in self._offline
-            and (status.state == "starting" or (node, name) in self._crashed)
+            key[1] for key, status in self._experts.items() if model in {AUTO, key[1]} and self._is_coming(key, status)
         )
+
+    def _is_coming(self, key: _Key, status: ExpertStatus) -> bool:
+        lost_at = self._offline.get(key[0])
+        if lost_at is not None and lost_at + RETURN_SECONDS <= self._clock():
+            return False
+        returns = lost_at is not None and status.state == "ready"
+        return returns or status.state == "starting" or key in self._crashed
 
     def troubles(self, model: str) -> tuple[str, ...]:
         """Why the experts that failed did so, one sentence each."""
@@ -86,8 +95,10 @@ class ExpertRegistry:
         )
 
     async def change(self) -> None:
-        """Wait for the next message of a node or expert."""
-        await self._changed.wait()
+        """Wait for the next message of a node or expert, or for a second: time alone may end an expectation."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._changed.wait()
 
     def is_suspect(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint failed a moment ago."""
@@ -119,9 +130,9 @@ class ExpertRegistry:
         self._announce_change()
 
     async def _on_node(self, presence: Presence | None, levels: Mapping[str, str]) -> None:
-        self._offline.discard(levels["node"])
+        lost_at = self._offline.pop(levels["node"], self._clock())
         if presence is not None and presence.state == "offline" and self._has_room(len(self._offline)):
-            self._offline.add(levels["node"])
+            self._offline[levels["node"]] = lost_at
         self._announce_change()
 
     def _has_room(self, count: int) -> bool:

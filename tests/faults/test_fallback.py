@@ -23,6 +23,7 @@ async def test_the_fallback_answers_for_a_dead_expert_and_never_after_its_first_
         assert {event["model"] for event in events(whole) if "model" in event} == {"large"}
         assert events(whole)[-1]["error"]["code"] == "expert_failed"
 
+        await house.observed.until_expert("large", "failed")
         await house.observed.until_expert("large", "ready")
         # Stopped, the node can't tell the gateway that its expert is dead.
         node = house.process("node")
@@ -33,8 +34,9 @@ async def test_the_fallback_answers_for_a_dead_expert_and_never_after_its_first_
             assert await house.answers("large") == "small"
             async with house.http.get(f"{house.url}/metrics", headers=house.headers) as response:
                 assert 'rouse_gateway_failovers_total{expert="large"} 1.0' in await response.text()
-            assert "expert large on demo did not answer: Cannot connect" in house.log("hub")
+            assert house.log("hub").count("expert large on demo did not answer") == 1
         finally:
             node.resume()
+        await house.observed.until_expert("large", "failed")
         await house.observed.until_expert("large", "ready")
         assert await house.answers("large") == "large"

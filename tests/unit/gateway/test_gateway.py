@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from appliance.bus.messages import ExpertStatus, Presence
-from appliance.gateway.registry import MAX_EXPERTS, ExpertRegistry
+from appliance.gateway.registry import MAX_EXPERTS, RETURN_SECONDS, ExpertRegistry
 from appliance.routing.candidates import Endpoint
 from tests.unit.gateway.conftest import KEY, Gateway, Script, answers, streams
 
@@ -120,6 +120,14 @@ async def test_a_request_waits_for_an_expert_that_has_just_crashed(gateway: Gate
     assert await request == b'{"text": "large"}'
 
 
+async def test_nobody_waits_for_a_capability_that_no_expert_has(gateway: Gateway) -> None:
+    await gateway.add("large", answers("large"))
+    async with gateway.post("/v1/embeddings", model="auto") as response:
+        assert response.status == 503
+        message = (await response.json())["error"]["message"]
+    assert message.startswith("No expert with embeddings is ready.")
+
+
 async def test_nobody_waits_for_an_expert_that_fails_to_load(gateway: Gateway) -> None:
     await say(gateway, "starting")
     request = asyncio.create_task(_read(gateway))
@@ -133,7 +141,7 @@ async def test_loading_for_too_long_is_said(gateway: Gateway) -> None:
     async with gateway.post(model="auto") as response:
         error = (await response.json())["error"]
     assert (response.status, error["code"]) == (503, "no_expert")
-    assert error["message"] == "The model is still being loaded (large). Try again in a minute."
+    assert error["message"] == "No expert is ready yet: large takes too long. Try again in a minute."
 
 
 async def test_when_all_are_busy_the_client_hears_when_to_try_again(gateway: Gateway) -> None:
@@ -177,6 +185,29 @@ async def test_a_node_that_is_offline_is_not_asked(gateway: Gateway) -> None:
     await gateway.registry._on_node(Presence(state="online"), {"node": "attic"})
     async with gateway.post(model="large") as response:
         assert response.status == 200
+
+
+async def test_a_request_waits_for_a_node_that_was_lost_a_moment_ago(gateway: Gateway) -> None:
+    await gateway.add("large", answers("large"))
+    await gateway.registry._on_node(Presence(state="offline"), {"node": "attic"})
+    request = asyncio.create_task(_read(gateway))
+    await asyncio.sleep(0.1)
+    assert not request.done()
+    await gateway.registry._on_node(Presence(state="online"), {"node": "attic"})
+    assert await request == b'{"text": "large"}'
+
+
+async def test_a_node_that_was_lost_long_ago_is_not_waited_for() -> None:
+    now = 0.0
+    registry = ExpertRegistry(clock=lambda: now)
+    ready = ExpertStatus(expert="large", node="attic", state="ready", url="http://127.0.0.1:9/v1")
+    await registry._on_expert(ready, {"node": "attic", "expert": "large"})
+    await registry._on_node(Presence(state="offline"), {"node": "attic"})
+    assert registry.expected("auto") == ("large",)
+    now = RETURN_SECONDS - 1
+    await registry._on_node(Presence(state="offline"), {"node": "attic"})
+    now = RETURN_SECONDS + 1
+    assert registry.expected("auto") == ()
 
 
 async def test_an_expert_that_was_withdrawn_is_unknown(gateway: Gateway) -> None:
