@@ -76,6 +76,8 @@ class Bus:
         self._malformed: set[str] = set()
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        """Set when the connection that `_client` is for has ended."""
         self._task: asyncio.Task[None] | None = None
 
     def subscribe[M](self, topic: Topic[M], handler: Handler[M], **levels: str) -> None:
@@ -168,16 +170,31 @@ class Bus:
                 while True:
                     await self._connected.wait()
                     client = self._client
-                    if client is not None:
-                        try:
-                            await client.publish(name, payload, qos=qos, retain=retain, timeout=timeout)
-                        except aiomqtt.MqttError as error:
-                            _log.debug("publish to %s failed: %s", name, error)
-                        else:
-                            return
+                    if client is not None and await self._try_to_send(client, name, payload, qos, retain=retain):
+                        return
                     await asyncio.sleep(FIRST_RETRY_SECONDS / 5)
         except TimeoutError as error:
             raise BusUnavailableError(f"the MQTT broker did not take a message within {timeout:g} s") from error
+
+    async def _try_to_send(self, client: aiomqtt.Client, name: str, payload: bytes, qos: int, *, retain: bool) -> bool:
+        """Return whether the broker has taken a message; False as soon as the connection is lost.
+
+        aiomqtt would wait for the acknowledgement on a connection that is no more.
+        """
+        publishing = asyncio.create_task(client.publish(name, payload, qos=qos, retain=retain, timeout=float("inf")))
+        lost = asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait([publishing, lost], return_when=asyncio.FIRST_COMPLETED)
+            if publishing.done():
+                publishing.result()
+        except aiomqtt.MqttError as error:
+            _log.debug("publish to %s failed: %s", name, error)
+            return False
+        else:
+            return publishing.done()
+        finally:
+            publishing.cancel()
+            lost.cancel()
 
     async def _run(self) -> None:
         delay = FIRST_RETRY_SECONDS
@@ -201,6 +218,7 @@ class Bus:
                     _log.warning("MQTT broker at %s: %s; trying again", self._where, reported)
             finally:
                 self._connected.clear()
+                self._lost.set()
                 self._client = None
             if since is not None:
                 steady = loop.time() - since >= STEADY_SECONDS
@@ -243,6 +261,7 @@ class Bus:
         for name, (payload, qos) in list(self._kept.items()):
             await client.publish(name, payload, qos=qos, retain=True)
         self._client = client
+        self._lost = asyncio.Event()
         self._connected.set()
 
     async def _receive(self, client: aiomqtt.Client) -> None:
