@@ -23,6 +23,7 @@ from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
 from appliance.gateway.server import GatewayServer
 from appliance.node.identity import node_name
+from appliance.node.running import until
 from appliance.security.broker import accounts, connect_to, secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
@@ -46,7 +47,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAd
 
     Raises:
         StartError: an address is taken.
-        BusError: the broker's settings can't work.
+        BusConfigurationError: the broker's settings can't work, or the broker refuses them.
         SecretError: a secret can't be read or made.
     """
     api_key = ensure_secret(secrets_folder(settings) / "gateway.key")
@@ -90,7 +91,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAd
             await stack.enter_async_context(agent)
         _log.info("hub %s is up; the gateway answers at %s/v1", name, gateway_url)
         ready(HubAddresses(broker_port=broker_port, gateway_url=gateway_url))
-        await stop.wait()
+        await until(stop, [asyncio.create_task(bus.refused(), name="bus")])
 
 
 async def _broker(settings: Settings, stack: AsyncExitStack) -> tuple[Connection, int | None]:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +18,7 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
 from appliance.bus.connection import Connection
-from appliance.bus.errors import BusUnavailableError, MalformedMessageError
+from appliance.bus.errors import BusConfigurationError, BusUnavailableError, MalformedMessageError
 from appliance.bus.messages import Presence
 from appliance.bus.topics import Topic
 
@@ -25,10 +26,16 @@ _log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 15.0
+STEADY_SECONDS = 10.0
+"""A connection that lasted this long was good: the next loss starts the back-off anew."""
+SUSPICIOUS_LOSSES = 4
+"""Connections in a row that were lost soon before the log names the likely reason."""
 MAX_REMEMBERED_TOPICS = 10_000
 PUBLISH_TIMEOUT_SECONDS = 10.0
 REFUSED = 0x80
 """Lowest code of a refused subscription (MQTT 3.1.1, section 3.9.3)."""
+BAD_CREDENTIALS = frozenset({0x86, 0x87})
+"""Bad user name or password, and not authorized; paho translates MQTT 3.1.1's codes to these of MQTT 5."""
 
 type Handler[M] = Callable[[M | None, Mapping[str, str]], Awaitable[None]]
 """Takes a message, or None where a retained one was withdrawn, and the topic's levels. It must return
@@ -93,8 +100,19 @@ class Bus:
             async with asyncio.timeout(timeout):
                 await self._connected.wait()
         except TimeoutError as error:
-            where = f"{self._connection.host}:{self._connection.port}"
-            raise BusUnavailableError(f"no MQTT broker answers at {where}") from error
+            raise BusUnavailableError(f"no MQTT broker answers at {self._where}") from error
+
+    async def refused(self) -> None:
+        """Wait until the broker turns out to refuse this client for good; most often that is for ever.
+
+        Only a client that has never been let in gives up: later refusals may end by themselves.
+
+        Raises:
+            BusConfigurationError: the credentials or the certificate are wrong.
+        """
+        if self._task is None:
+            raise RuntimeError("the bus has not been entered")
+        await asyncio.shield(self._task)
 
     async def publish[M](
         self,
@@ -137,7 +155,7 @@ class Bus:
                 await self._send(self._presence_topic, self._gone, 1, retain=True, timeout=2)
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _offer(self, name: str, payload: bytes, qos: int) -> None:
         if self.connected:
@@ -164,23 +182,42 @@ class Bus:
     async def _run(self) -> None:
         delay = FIRST_RETRY_SECONDS
         reported = ""
+        losses = 0
+        known = False
+        loop = asyncio.get_running_loop()
         while True:
+            since = None
             try:
                 async with self._new_client() as client:
                     await self._begin(client)
-                    _log.info("connected to the MQTT broker at %s:%d", self._connection.host, self._connection.port)
-                    delay, reported = FIRST_RETRY_SECONDS, ""
+                    _log.info("connected to the MQTT broker at %s", self._where)
+                    since, reported, known = loop.time(), "", True
                     await self._receive(client)
             except (aiomqtt.MqttError, OSError) as error:
+                if not known and (refusal := _refusal(error)):
+                    raise BusConfigurationError(f"the MQTT broker at {self._where} {refusal}") from error
                 if str(error) != reported:
                     reported = str(error)
-                    where = f"{self._connection.host}:{self._connection.port}"
-                    _log.warning("MQTT broker at %s: %s; trying again", where, reported)
+                    _log.warning("MQTT broker at %s: %s; trying again", self._where, reported)
             finally:
                 self._connected.clear()
                 self._client = None
+            if since is not None:
+                steady = loop.time() - since >= STEADY_SECONDS
+                losses = 0 if steady else losses + 1
+                delay = FIRST_RETRY_SECONDS if steady else delay
+            if losses == SUSPICIOUS_LOSSES:
+                _log.error(
+                    "the MQTT broker drops %s soon after each connection: is there another of that name? "
+                    "Give each machine its own node.name.",
+                    self._identifier,
+                )
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
             delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._connection.host}:{self._connection.port}"
 
     def _new_client(self) -> aiomqtt.Client:
         will = None
@@ -233,6 +270,17 @@ class Bus:
             return
         self._malformed.add(error.topic)
         _log.warning("dropped a malformed message (further ones on this topic are not logged): %s", error)
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return why trying again is no use, or None if it may be."""
+    if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode):
+        if error.rc.value in BAD_CREDENTIALS:
+            return "refuses the user or the password: check broker.username and broker.password_file"
+    elif isinstance(error.__context__, ssl.SSLCertVerificationError):
+        reason = error.__context__.verify_message
+        return f"has a certificate that can't be trusted ({reason}): check broker.ca_file"
+    return None
 
 
 def _code(granted: int | ReasonCode) -> int:

@@ -48,7 +48,10 @@ class Connection:
 
 
 def reachable(url: str, connection: Connection) -> str:
-    """Replace a wildcard address in a URL of this machine by the address that faces the broker."""
+    """Replace a wildcard address in a URL of this machine by the address that faces the broker.
+
+    Without a route to the broker it is this machine's name.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -56,12 +59,19 @@ def reachable(url: str, connection: Connection) -> str:
             return url
     except ValueError:
         return url
+    try:
+        own = _address_towards(connection)
+    except OSError:
+        own = socket.gethostname()
+    own = f"[{own}]" if ":" in own else own
+    return urlunsplit(parts._replace(netloc=f"{own}:{parts.port}"))
+
+
+def _address_towards(connection: Connection) -> str:
     family, kind, protocol, _, address = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(address)  # sends nothing: the kernel only chooses the route
-        own = probe.getsockname()[0]
-    own = f"[{own}]" if ":" in own else own
-    return urlunsplit(parts._replace(netloc=f"{own}:{parts.port}"))
+        return str(probe.getsockname()[0])
 
 
 def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:

@@ -76,7 +76,13 @@ class ExpertApi:
         status = self._scheduler.status()
         body: Json = {"status": "ok" if status.state == "ready" else status.state}
         if status.state == "ready":
-            body |= {"slots": status.slots, "active": status.active, "queued": status.queued}
+            body |= {
+                "slots": status.slots,
+                "active": status.active,
+                "queued": status.queued,
+                "generated_tokens": self._metrics.tokens,
+                "context_tokens": self._scheduler.context_tokens,
+            }
         return web.json_response(body, status=200 if status.state == "ready" else 503)
 
     async def metrics(self, _request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import llama_cpp
 import numpy as np
+import psutil
 
 from appliance.experts import llama_log
 from appliance.experts.backend import ModelInfo, Run
@@ -35,7 +36,7 @@ class LlamaBackend:
         """Load the model. Raises ModelLoadError."""
         llama_log.capture()
         self._settings = settings
-        self._threads = settings.threads or len(os.sched_getaffinity(0))
+        self._threads = settings.threads or _usable_cores()
         self._model = _load(path, settings)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._batch_tokens = max(settings.batch_tokens, settings.slots)
@@ -254,6 +255,12 @@ def _load(path: Path, settings: EngineSettings) -> int:
     if not model:
         raise ModelLoadError(f"{path}: llama.cpp can't load the model: {_reason()}")
     return cast("int", model)
+
+
+def _usable_cores() -> int:
+    """Return the number of physical cores, at most as many as this process may use."""
+    allowed = len(os.sched_getaffinity(0))
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
 def _reason() -> str:

@@ -25,12 +25,14 @@ class ExpertMetrics:
             )
 
         self._name = name
+        self.tokens = 0
+        """Tokens generated so far, for /health."""
         self._requests = Counter(
             "rouse_expert_requests", "HTTP requests", ["expert", "endpoint", "status"], registry=registry
         )
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens received").labels(name)
         self.cached_tokens = counter("prompt_tokens_cached", "Prompt tokens whose KV was there").labels(name)
-        self.generated_tokens = counter("generated_tokens", "Tokens generated").labels(name)
+        self._generated_tokens = counter("generated_tokens", "Tokens generated").labels(name)
         self.prefix_hits = counter("prefix_hits", "Prompts that shared a prefix with a slot").labels(name)
         self.prefix_misses = counter("prefix_misses", "Prompts that shared none").labels(name)
         self.failed_steps = counter("failed_steps", "Decode steps that failed").labels(name)
@@ -44,6 +46,11 @@ class ExpertMetrics:
     def count_request(self, endpoint: str, status: int) -> None:
         """Count an answered request by its route and HTTP status."""
         self._requests.labels(self._name, endpoint, status).inc()
+
+    def count_token(self) -> None:
+        """Count a generated token; the engine thread alone calls it."""
+        self.tokens += 1
+        self._generated_tokens.inc()
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus's text format."""

@@ -72,6 +72,7 @@ class Running:
         if token is None or self._backend.is_end(token):
             return self._finish("stop")
         self._generated += 1
+        self._metrics.count_token()
         piece = self._backend.piece(token)
         events: list[Event] = list(self._output.push(piece))
         self._pending = [token]
@@ -106,7 +107,6 @@ class Running:
 
     def _finish(self, reason: FinishReason) -> list[Event]:
         self.ended = True
-        self._metrics.generated_tokens.inc(self._generated)
         events: list[Event] = list(self._output.flush())
         if reason == "stop" and self._output.called:
             reason = "tool_calls"

@@ -15,17 +15,18 @@ class EngineSettings(BaseModel):
     context_tokens: int = Field(default=4096, ge=16, le=1 << 20)
     """Most tokens of one request, prompt and answer together; never more than the model was trained for."""
 
-    slots: int = Field(default=8, ge=1, le=64)
+    slots: int = Field(default=8, ge=1, le=256)
     """Requests that run at the same time. 8: more gives little on few cores, and each costs KV cells."""
 
     kv_tokens: int | None = Field(default=None, ge=16)
     """Cells of the KV cache shared by all slots, in tokens; None is `context_tokens` x `slots`, so that every
     slot can be full. Fewer save memory, and requests then wait until their worst case fits."""
 
-    threads: int | None = Field(default=None, ge=1, le=256)
-    """Compute threads; None is the number of usable cores."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """Compute threads; None is the number of usable physical cores: a second thread on a core only gets in the
+    way of the first, as both wait for memory."""
 
-    batch_tokens: int = Field(default=256, ge=1, le=4096)
+    batch_tokens: int = Field(default=256, ge=1, le=8192)
     """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow
     machines, which bounds how long a cancelled request or a new one waits."""
 

@@ -13,7 +13,13 @@ from typing import Any
 
 import aiohttp
 
-from appliance.gateway.errors import ExpertFailedError, NoExpertError, UnknownModelError
+from appliance.gateway.errors import (
+    BusyError,
+    ExpertDiedError,
+    ExpertFailedError,
+    NoExpertError,
+    UnknownModelError,
+)
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
 from appliance.routing.candidates import AUTO, Endpoint, rank
@@ -22,6 +28,10 @@ from appliance.settings.model import GatewaySettings
 _log = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream"
+MAX_NAMED = 20
+"""Experts that an error names."""
+MAX_QUOTED = 200
+"""Characters of a client's text that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,17 @@ class Answer:
         """Yield the answer's bytes as they come.
 
         Raises:
-            aiohttp.ClientError: the expert died; what was yielded is all there is.
+            ExpertDiedError: what was yielded is all there is.
         """
         if self.first:
             yield self.first
-        async for chunk in self.response.content.iter_any():
-            yield chunk
+        try:
+            async for chunk in self.response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+            name = self.endpoint.name
+            _log.warning("expert %s on %s died while it answered: %s", name, self.endpoint.node, error)
+            raise ExpertDiedError(f"The expert {name} stopped while it answered. Ask again.") from error
 
 
 class Dispatcher:
@@ -70,21 +85,17 @@ class Dispatcher:
 
         Raises:
             UnknownModelError: no expert of that name has ever been announced.
-            NoExpertError: none that could answer is ready.
         """
         names = self._registry.names
         if model != AUTO and model not in names:
-            known = ", ".join((AUTO, *names))
-            raise UnknownModelError(f"the model {model!r} is not known; choose one of: {known}")
+            known = ", ".join((AUTO, *names[:MAX_NAMED]))
+            raise UnknownModelError(f"the model {model[:MAX_QUOTED]!r} is not known; choose one of: {known}")
         ranked = rank(model, needs, self._registry.ready, self._settings.fallbacks)
-        if not ranked:
-            wanted = " with ".join(["No expert", *([" and ".join(sorted(needs))] if needs else [])])
-            raise NoExpertError(f"{wanted} is ready. Check that a node with the expert role is on.")
         return tuple(sorted(ranked, key=self._registry.is_suspect))
 
     @asynccontextmanager
     async def open(self, path: str, body: Mapping[str, Any], needs: frozenset[str]) -> AsyncIterator[Answer]:
-        """Ask the candidates in turn until one begins to answer.
+        """Ask the candidates in turn until one begins to answer; wait for one that is being loaded.
 
         Args:
             path: what follows the endpoint's base URL, such as `/chat/completions`.
@@ -93,36 +104,67 @@ class Dispatcher:
 
         Raises:
             UnknownModelError: see `candidates`.
-            NoExpertError: see `candidates`.
+            NoExpertError: none that could answer became ready within the time to a first token.
+            BusyError: every candidate has too much to do.
             ExpertFailedError: every candidate failed.
         """
         model = str(body.get("model", AUTO))
         failures: list[str] = []
-        for endpoint in self.candidates(model, needs):
+        busy = True
+        for endpoint in await self._await_candidates(model, needs):
             try:
                 answer = await self._ask(endpoint, path, body)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
                 reason = str(error) or type(error).__name__
+                busy = False
             else:
                 if answer.status == 200 or 400 <= answer.status < 500:
+                    self._registry.report_answer(endpoint)
                     try:
                         yield answer
                     finally:
                         answer.response.close()
                     return
                 reason = f"HTTP {answer.status}"
+                busy = busy and answer.status == 503
                 answer.response.close()
             self._registry.report_failure(endpoint)
             self._metrics.failovers.labels(expert=endpoint.name).inc()
             failures.append(f"{endpoint.name} on {endpoint.node}: {reason}")
             _log.warning("expert %s on %s did not answer: %s", endpoint.name, endpoint.node, reason)
-        raise ExpertFailedError("No expert answered: " + "; ".join(failures))
+        if busy:
+            raise BusyError("Every expert has too much to do. Try again in a moment.")
+        raise ExpertFailedError("No expert answered: " + "; ".join(failures[:MAX_NAMED]))
+
+    async def _await_candidates(self, model: str, needs: frozenset[str]) -> tuple[Endpoint, ...]:
+        """Return the candidates, at least one, as soon as there are any.
+
+        Raises:
+            UnknownModelError: see `candidates`.
+            NoExpertError: there are none, and none is being loaded or it takes too long.
+        """
+        try:
+            async with asyncio.timeout(self._settings.first_token_timeout):
+                while not (found := self.candidates(model, needs)):
+                    if not self._registry.loading(model):
+                        raise NoExpertError(self._why_none(model, needs))
+                    await self._registry.change()
+        except TimeoutError:
+            names = ", ".join(self._registry.loading(model)[:MAX_NAMED])
+            raise NoExpertError(f"The model is still being loaded ({names}). Try again in a minute.") from None
+        return found
+
+    def _why_none(self, model: str, needs: frozenset[str]) -> str:
+        able = f" with {' and '.join(sorted(needs))}" if needs else ""
+        reasons = self._registry.troubles(model)[:MAX_NAMED] or ("Check that a node with the expert role is on.",)
+        return " ".join((f"No expert{able} is ready.", *reasons))
 
     async def _ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> Answer:
         # A fresh connection each: a kept-alive one may have been closed by the expert unnoticed, and
         # a request that fails on it can't be told from one that the expert dropped.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout)
-        async with asyncio.timeout(self._settings.first_token_timeout):
+        longest_gap = self._settings.first_token_timeout
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout, sock_read=longest_gap)
+        async with asyncio.timeout(longest_gap):
             response = await self._http.post(
                 endpoint.url + path,
                 json={**body, "model": endpoint.name},

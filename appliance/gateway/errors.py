@@ -2,10 +2,12 @@
 
 GatewayError
 ├── NoExpertError         nothing can answer at this moment: 503, try again later
+├── BusyError             every candidate has too much to do: 503, try again later
 ├── UnknownModelError     the model's name is not known: 404, choose another
 ├── InvalidRequestError   the request can't be understood: 400, mend it
 ├── UnauthorizedError     the key is missing or wrong: 401
-└── ExpertFailedError     every candidate failed before its first token: 502
+├── ExpertFailedError     every candidate failed before its first token: 502
+└── ExpertDiedError       the expert stopped after its first token: an error event in the stream
 """
 
 from typing import Any, ClassVar
@@ -28,6 +30,13 @@ class NoExpertError(GatewayError):
 
     status = 503
     code = "no_expert"
+
+
+class BusyError(GatewayError):
+    """Every candidate has too much to do."""
+
+    status = 503
+    code = "overloaded"
 
 
 class UnknownModelError(GatewayError):
@@ -56,6 +65,13 @@ class UnauthorizedError(GatewayError):
 
 class ExpertFailedError(GatewayError):
     """Every candidate failed before its first token."""
+
+    status = 502
+    code = "expert_failed"
+
+
+class ExpertDiedError(GatewayError):
+    """The expert stopped in the middle of its answer."""
 
     status = 502
     code = "expert_failed"

@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from appliance.gateway.dispatch import Dispatcher
-from appliance.gateway.errors import GatewayError, InvalidRequestError, UnauthorizedError
+from appliance.gateway.errors import ExpertDiedError, GatewayError, InvalidRequestError, UnauthorizedError
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
 from appliance.routing.candidates import AUTO
@@ -100,16 +99,15 @@ class GatewayServer:
                 try:
                     async for chunk in answer.chunks():
                         await reply.write(chunk)
-                except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, TimeoutError) as error:
-                    _log.warning("expert %s died while it answered: %s", expert, error)
-                    await reply.write(_interruption(expert))
+                except ExpertDiedError as error:
+                    await reply.write(f"\n\ndata: {json.dumps(error.body())}\n\n".encode())
                 await reply.write_eof()
                 return reply
 
 
 async def _read_json_object(request: web.Request) -> dict[str, Any]:
     try:
-        body = await request.json()
+        body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
     if not isinstance(body, dict):
@@ -117,9 +115,3 @@ async def _read_json_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(body.get("model", AUTO), str):
         raise InvalidRequestError("'model' must be a string: an expert's name or 'auto'.")
     return body
-
-
-def _interruption(expert: str) -> bytes:
-    message = f"The expert {expert} stopped while it answered. Ask again."
-    error = {"error": {"message": message, "type": "server_error", "param": None, "code": "expert_failed"}}
-    return f"\n\ndata: {json.dumps(error)}\n\n".encode()

@@ -1,7 +1,6 @@
 """The node daemon: announces the machine, keeps its experts running, publishes telemetry."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,10 +15,9 @@ from appliance.bus.topics import EXPERT_STATUS, NODE_ANNOUNCEMENT, NODE_STATUS, 
 from appliance.node.expert import ExpertLoad, ExpertProcess
 from appliance.node.hardware import read_hardware, read_macs
 from appliance.node.identity import node_name
+from appliance.node.running import until
 from appliance.node.telemetry import read_telemetry
 from appliance.settings.model import Settings
-
-_log = logging.getLogger(__name__)
 
 
 async def run(
@@ -38,11 +36,15 @@ async def run(
         environment: for the expert processes; it tells them where their configuration is.
         stop: ends the daemon.
         expert_command: what starts an expert, before its name.
+
+    Raises:
+        BusConfigurationError: the broker refuses the daemon.
     """
     name = node_name(settings.node)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         bus = Bus(connection, identifier=f"rouse-node-{name}", presence=(NODE_STATUS, {"node": name}))
+        _forget_former_experts(bus, name, settings)
         await stack.enter_async_context(bus)
         await bus.keep(NODE_ANNOUNCEMENT, _announcement(name, settings), node=name)
 
@@ -63,12 +65,18 @@ async def run(
         ]
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
         tasks.append(asyncio.create_task(_publish_telemetry(bus, name, settings, experts), name="telemetry"))
-        try:
-            await _until(stop, tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        tasks.append(asyncio.create_task(bus.refused(), name="bus"))
+        await until(stop, tasks)
+
+
+def _forget_former_experts(bus: Bus, name: str, settings: Settings) -> None:
+    """Withdraw what an earlier run said of experts that are no longer in the settings."""
+
+    async def check(status: ExpertStatus | None, levels: Mapping[str, str]) -> None:
+        if status is not None and levels["expert"] not in settings.experts:
+            await bus.withdraw(EXPERT_STATUS, **levels)
+
+    bus.subscribe(EXPERT_STATUS, check, node=name)
 
 
 def _announcement(name: str, settings: Settings) -> NodeAnnouncement:
@@ -88,15 +96,3 @@ async def _publish_telemetry(bus: Bus, name: str, settings: Settings, experts: S
         load = sum((expert.load for expert in experts), start=ExpertLoad())
         await bus.keep(NODE_TELEMETRY, read_telemetry(settings.paths.models, load), node=name)
         await asyncio.sleep(settings.node.telemetry_interval)
-
-
-async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for `stop`; a task that ends before is a bug and ends the daemon."""
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            _log.critical("task %s ended", task.get_name(), exc_info=task.exception())
-            task.result()
-    finally:
-        stopping.cancel()

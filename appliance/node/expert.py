@@ -7,13 +7,14 @@ It ends itself when its standard input closes, so that it never outlives the dae
 import asyncio
 import contextlib
 import logging
+import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from appliance.bus.messages import Capability, ExpertStatus
 
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 FIRST_BACKOFF_SECONDS = 1.0
 LAST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 60.0
-"""An expert that ran this long has recovered: the next failure starts the back-off anew."""
+"""An expert that was ready for this long has recovered: the next failure starts the back-off anew."""
 PROBE_INTERVAL_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 5.0
 MAX_FAILED_PROBES = 6
@@ -83,6 +84,7 @@ class ExpertProcess:
         self._report = report
         self._advertise = advertise
         self._restarts = 0
+        self._ready_at = float("inf")
         self._load = ExpertLoad()
         self._finished_tokens = 0
 
@@ -97,11 +99,11 @@ class ExpertProcess:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                started = loop.time()
+                self._ready_at = float("inf")
                 reason = await self._run_once()
                 self._finished_tokens += self._load.generated_tokens
                 self._load = ExpertLoad()
-                if loop.time() - started >= STEADY_SECONDS:
+                if loop.time() - self._ready_at >= STEADY_SECONDS:
                     backoff = FIRST_BACKOFF_SECONDS
                 self._restarts += 1
                 _log.error("expert %s ended: %s; starting it again in %.0f s", self._name, reason, backoff)
@@ -127,7 +129,7 @@ class ExpertProcess:
             return f"it can't be started: {error}"
         assert process.stdout is not None  # noqa: S101 - asked for above
         assert process.stderr is not None  # noqa: S101 - asked for above
-        last_lines: deque[str] = deque(maxlen=3)
+        last_lines: deque[str] = deque(maxlen=1)
         errors = asyncio.create_task(self._forward(process.stderr, last_lines), name=f"stderr of {self._name}")
         watch = asyncio.create_task(self._watch(process.stdout), name=f"watch {self._name}")
         ended = asyncio.create_task(process.wait(), name=f"wait for {self._name}")
@@ -139,18 +141,19 @@ class ExpertProcess:
             await _stop(process)
             await asyncio.wait([errors, ended, watch], timeout=STOP_SECONDS)
             errors.cancel()
-        return hung or (last_lines[-1] if last_lines else f"exit code {process.returncode}")
+        return hung or _reason(process.returncode, last_lines)
 
     async def _watch(self, stdout: asyncio.StreamReader) -> str:
         """Report the expert as ready, then probe it; return why it must be ended."""
-        line = await stdout.readline()
-        if not line:
-            await asyncio.Event().wait()
         try:
+            line = await stdout.readline()
+            if not line:
+                await asyncio.Event().wait()
             ready = Ready.model_validate_json(line)
-        except ValidationError:
+        except ValueError:  # pydantic's own, and a line beyond the limit
             return "it said something that the daemon does not understand"
         _log.info("expert %s is ready at %s", self._name, ready.url)
+        self._ready_at = asyncio.get_running_loop().time()
         await self._say("ready", ready=ready)
         failed = 0
         while failed < MAX_FAILED_PROBES:
@@ -198,6 +201,15 @@ class ExpertProcess:
             "restarts": self._restarts,
         }
         await self._report(ExpertStatus.model_validate({**details, **status}))
+
+
+def _reason(code: int | None, last_lines: Sequence[str]) -> str:
+    """Return why a process ended, in one line; the last one of a failed program's log says it best."""
+    if code is not None and code < 0:
+        return f"it was killed by signal {-code} ({signal.strsignal(-code)})"
+    if code and last_lines:
+        return last_lines[-1]
+    return f"exit code {code}"
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 
 from appliance.errors import StartError
-from appliance.experts.server import serve
+from appliance.experts.server import Expert, serve
 from appliance.experts.settings import EngineSettings
 from appliance.node.expert import Ready
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import ExpertSettings, Settings
+
+PR_SET_PDEATHSIG = 1
 
 
 async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, supervised: bool) -> None:
@@ -30,12 +34,12 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
     model = settings.paths.models / expert.model
     key = ensure_secret(secrets_folder(settings) / "expert.key")
 
-    def ready(url: str) -> None:
+    def ready(running: Expert) -> None:
         capabilities = ("chat", "completions", "tools", *(("embeddings",) if expert.embeddings else ()))
         line = Ready(
-            url=f"{url}/v1",
+            url=f"{running.url}/v1",
             model=model.stem,
-            context=expert.context,
+            context=running.scheduler.context_tokens,
             slots=expert.slots,
             capabilities=capabilities,
         ).model_dump_json()
@@ -43,7 +47,7 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
         sys.stdout.flush()
 
     if supervised:
-        _stop_with_stdin(stop)
+        _end_with_parent(stop)
     serving = asyncio.create_task(
         serve(
             name=name,
@@ -82,7 +86,8 @@ def _engine_settings(expert: ExpertSettings) -> EngineSettings:
     )
 
 
-def _stop_with_stdin(stop: asyncio.Event) -> None:
+def _end_with_parent(stop: asyncio.Event) -> None:
+    """Stop when standard input closes, and be killed at once when the daemon is (prctl(2), PR_SET_PDEATHSIG)."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
 
@@ -92,3 +97,4 @@ def _stop_with_stdin(stop: asyncio.Event) -> None:
             stop.set()
 
     loop.add_reader(descriptor, read)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -25,7 +25,7 @@ async def _run(arguments: argparse.Namespace) -> None:
             port=0,
             api_key=os.environ["EXPERT_KEY"],
             settings=EngineSettings.model_validate_json(arguments.settings),
-            ready=lambda url: print(url, flush=True),  # noqa: T201  # this is its interface
+            ready=lambda expert: print(expert.url, flush=True),  # noqa: T201  # this is its interface
         )
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import aiomqtt
 import pytest
@@ -13,27 +12,10 @@ from appliance.bus.client import Bus
 from appliance.bus.errors import BusUnavailableError
 from appliance.bus.messages import Presence, ReplyText
 from appliance.bus.topics import CHAT_REQUEST, NODE_STATUS, REPLY
+from tests.system.client import Inbox
 from tests.system.conftest import RunningBroker
 
 pytestmark = pytest.mark.broker
-
-
-class Inbox:
-    """Collects what a subscription receives."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[Any, Mapping[str, str]]] = []
-        self._changed = asyncio.Event()
-
-    async def __call__(self, message: Any, levels: Mapping[str, str]) -> None:
-        self.messages.append((message, levels))
-        self._changed.set()
-
-    async def wait_for(self, count: int, seconds: float = 10) -> None:
-        async with asyncio.timeout(seconds):
-            while len(self.messages) < count:
-                self._changed.clear()
-                await self._changed.wait()
 
 
 async def test_presence_is_online_while_connected_and_offline_after_leaving(broker: RunningBroker) -> None:
@@ -131,8 +113,11 @@ async def test_a_broker_restart_in_the_middle_of_a_stream_loses_nothing_that_was
         assert not stream.done(), "messages can't be taken while the broker is away"
         await broker.start()
         await stream
+        await receiver.wait_connected(20)
         await sender.publish(REPLY, ReplyText(id="request-1", seq=40, text="end"), client="house")
-        await asyncio.sleep(1)
+        async with asyncio.timeout(10):
+            while inbox.messages[-1][0].seq != 40:
+                await asyncio.sleep(0.01)
     seen = [message.seq for message, _ in inbox.messages]
     assert seen[:20] == list(range(20))
     assert seen == sorted(seen), "the order holds"

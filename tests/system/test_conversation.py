@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,11 +13,11 @@ from aiohttp import web
 from appliance.agents.conversation import ConversationAgent
 from appliance.agents.model import ModelClient
 from appliance.bus.client import Bus
-from appliance.bus.messages import ChatCancel, ChatRequest, Tool, ToolCall, UserMessage
-from appliance.bus.topics import AGENT_ANNOUNCEMENT, CHAT_CANCEL, CHAT_REQUEST, REPLY
+from appliance.bus.messages import ChatCancel, Tool, ToolCall
+from appliance.bus.topics import AGENT_ANNOUNCEMENT, CHAT_CANCEL, REPLY
 from appliance.settings.model import AgentSettings
+from tests.system.client import House, Inbox
 from tests.system.conftest import RunningBroker
-from tests.system.test_bus import Inbox
 from tests.unit.gateway.conftest import serve
 
 pytestmark = pytest.mark.broker
@@ -34,43 +33,18 @@ def chunk(**delta: Any) -> bytes:
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}\n\ndata: [DONE]\n\n'
 
 
-class House:
-    """A client of the agent, as Home Assistant is one."""
+class ScriptedHouse(House):
+    """A house whose gateway notes what it is asked."""
 
     def __init__(self, bus: Bus, replies: Inbox) -> None:
-        self.bus = bus
-        self.inbox = replies
+        super().__init__(bus, replies)
         self.asked: list[dict[str, Any]] = []
-
-    async def ask(
-        self, request_id: str, *, text: str = "hello", seconds: float = 30, tools: tuple[Tool, ...] = ()
-    ) -> None:
-        request = ChatRequest(
-            id=request_id,
-            client="house",
-            deadline=time.time() + seconds,
-            conversation_id="c",
-            messages=(UserMessage(text=text),),
-            tools=tools,
-        )
-        await self.bus.publish(CHAT_REQUEST, request, agent="home")
-
-    def replies(self, request_id: str) -> list[Any]:
-        return [message for message, _ in self.inbox.messages if message.id == request_id]
-
-    async def final(self, request_id: str, seconds: float = 10, count: int = 1) -> Any:
-        async with asyncio.timeout(seconds):
-            while True:
-                ends = [r for r in self.replies(request_id) if r.kind in {"finished", "failed"}]
-                if len(ends) >= count:
-                    return ends[-1]
-                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
-async def house(broker: RunningBroker, script: Script, status: int = 200) -> AsyncIterator[House]:
+async def house(broker: RunningBroker, script: Script, status: int = 200) -> AsyncIterator[ScriptedHouse]:
     async with AsyncExitStack() as stack:
-        home: House
+        home: ScriptedHouse
 
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await request.json()
@@ -91,7 +65,7 @@ async def house(broker: RunningBroker, script: Script, status: int = 200) -> Asy
         model = ModelClient(http=http, url=f"{url}/v1", api_key="key")
         agent_bus, client_bus = broker.bus("agent"), broker.bus("client", "homeassistant")
         agent = ConversationAgent(name="home", settings=AgentSettings(), bus=agent_bus, model=model)
-        home = House(client_bus, Inbox())
+        home = ScriptedHouse(client_bus, Inbox())
         client_bus.subscribe(REPLY, home.inbox, client="house")
         for bus in (client_bus, agent_bus):
             await stack.enter_async_context(bus)

@@ -197,7 +197,14 @@ async def test_the_key_is_needed_everywhere_but_at_health(client: Client) -> Non
                     assert (await response.json())["error"]["code"] == "invalid_api_key"
         async with stranger.get(client.url + "/health") as response:
             assert response.status == 200
-            assert await response.json() == {"status": "ok", "slots": 4, "active": 0, "queued": 0}
+            assert await response.json() == {
+                "status": "ok",
+                "slots": 4,
+                "active": 0,
+                "queued": 0,
+                "generated_tokens": 0,
+                "context_tokens": 512,
+            }
 
 
 async def test_unknown_paths_methods_models_and_sizes(client: Client) -> None:
@@ -221,6 +228,8 @@ async def test_models_and_metrics(client: Client) -> None:
     assert body["data"][0]["id"] == "tiny"
     assert body["data"][0]["meta"]["context_tokens"] == 512
     await client.chat("hello")
+    async with client.session.get(client.url + "/health") as response:
+        assert (await response.json())["generated_tokens"] == 5
     async with client.session.get(client.url + "/metrics") as response:
         text = await response.text()
     assert 'rouse_expert_requests_total{endpoint="/v1/chat/completions",expert="tiny",status="200"} 1.0' in text
