@@ -3,34 +3,30 @@
 import asyncio
 from typing import Any
 
-from scripts.house.appliance import Appliance
-from scripts.house.home_assistant import HomeAssistant
+from scripts.house.home_assistant import HomeAssistant, HomeAssistantError
 
 LIGHTS = {"kitchen_light": "Kitchen Light", "bedroom_lamp": "Bedroom Lamp", "porch_light": "Porch Light"}
+EXPERT = "sensor.this_computer_expert_small"
 ROOMS = {"light.kitchen_light": "Kitchen", "light.bedroom_lamp": "Bedroom", "light.porch_light": "Porch"}
 
 
-async def furnish(house: HomeAssistant, appliance: Appliance) -> str:
-    """Set everything up and return the conversation entity that answers."""
-    await add_broker(house, appliance)
+async def furnish(house: HomeAssistant) -> str:
+    """Set everything but the broker up and return the conversation entity that answers."""
     await add_rouse(house)
     agent = await find_agent(house)
-    await house.wait_for_state(agent, seconds=60)
-    await house.wait_for_state("sensor.this_computer_expert_small", "ready", seconds=120)
+    await house.wait_for_state(agent, seconds=120)
+    if await house.wait_for_state(EXPERT, "ready", "failed", seconds=180) == "failed":
+        raise HomeAssistantError("the expert failed")
+    # A template light has no state before it is first switched.
+    await house.post("/api/services/light/turn_off", {"entity_id": list(ROOMS)})
     await arrange_rooms(house)
     await use_agent(house, agent)
     await save_dashboard(house)
     return agent
 
 
-async def add_broker(house: HomeAssistant, appliance: Appliance) -> None:
-    """Add the MQTT integration with the house's account."""
-    password = appliance.secret("broker-homeassistant.password")
-    await connect_broker(house, port=appliance.broker_port, password=password, protocol="3.1.1")
-
-
-async def connect_broker(house: HomeAssistant, *, port: int, password: str, protocol: str) -> None:
-    """Go through the MQTT integration's config flow."""
+async def add_broker(house: HomeAssistant, *, port: int, password: str, protocol: str) -> None:
+    """Add the MQTT integration by its config flow; the hub's own broker speaks protocol 3.1.1 only."""
     await house.add_integration(
         "mqtt",
         {
@@ -46,11 +42,11 @@ async def connect_broker(house: HomeAssistant, *, port: int, password: str, prot
 
 async def add_rouse(house: HomeAssistant) -> None:
     """Confirm the hub that Home Assistant discovered on the bus."""
-    flow = await house.discovered("rouse")
+    flow = await house.discovered("rouse", seconds=120)
     await house.post(f"/api/config/config_entries/flow/{flow['flow_id']}", {})
 
 
-async def find_agent(house: HomeAssistant, seconds: float = 30) -> str:
+async def find_agent(house: HomeAssistant, seconds: float = 60) -> str:
     """Wait for the integration's conversation entity and return its id."""
     async with asyncio.timeout(seconds):
         while True:
