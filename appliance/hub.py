@@ -18,6 +18,7 @@ from appliance.bus.connection import Connection, reachable
 from appliance.bus.messages import HubAnnouncement
 from appliance.bus.topics import HUB_ANNOUNCEMENT, HUB_STATUS
 from appliance.errors import StartError
+from appliance.experts.http_server import http_runner
 from appliance.gateway.dispatch import Dispatcher
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
@@ -113,7 +114,7 @@ async def _broker(settings: Settings, stack: AsyncExitStack) -> tuple[Connection
 
 async def _serve(app: web.Application, settings: Settings, stack: AsyncExitStack) -> str:
     """Start the gateway and return its base URL."""
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=5)
+    runner = http_runner(app)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     host, port = settings.gateway.host, settings.gateway.port

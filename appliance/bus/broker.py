@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import AMQTTError
 from amqtt.plugins.topic_checking import TopicAccessControlListPlugin
+from amqtt.session import Session
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -45,6 +46,20 @@ class AccessControl(TopicAccessControlListPlugin):
 
         subscribe_acl: dict[str, list[str]] = field(default_factory=dict)
         """Filters that a user may subscribe to."""
+
+
+class _Subscriptions(dict[str, list[tuple[Session, int]]]):
+    """Subscribers by topic filter, which may change while someone goes through them.
+
+    amqtt 0.12.1 awaits in such loops. A client that came or left meanwhile made them fail: a message never
+    reached the rest of its subscribers, or a client that was just connecting was dropped.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(super().__iter__()))
+
+    def items(self) -> ItemsView[str, list[tuple[Session, int]]]:  # type: ignore[override]
+        return {topic: list(subscribers) for topic, subscribers in super().items()}.items()
 
 
 class EmbeddedBroker:
@@ -91,6 +106,7 @@ class EmbeddedBroker:
             hashes = await asyncio.to_thread(self._hash_passwords)
             password_file.write_text(hashes, encoding="utf-8")
             broker = Broker(self._configuration(password_file))
+        broker._subscriptions = _Subscriptions()  # noqa: SLF001 - see there
         await broker.start()
         stack.push_async_callback(broker.shutdown)
         return broker

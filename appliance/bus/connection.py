@@ -4,6 +4,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -45,6 +46,26 @@ class Connection:
             password=password,
             tls=tls,
         )
+
+    @classmethod
+    def to_own_listener(cls, *, host: str, port: int, username: str, password: str, certificate: Path | None) -> Self:
+        """Build the connection to the embedded broker on this machine.
+
+        With a certificate, exactly that one is trusted. It need not name loopback: others reach the broker
+        by another name.
+
+        Raises:
+            BusConfigurationError: the certificate can't be read.
+        """
+        tls = None
+        if certificate is not None:
+            try:
+                tls = ssl.create_default_context(cafile=certificate)
+            except OSError as error:
+                raise BusConfigurationError(f"broker.listen_cert_file {certificate}: {error}") from error
+            tls.check_hostname = False
+            tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return cls(host=host, port=port, username=username, password=password, tls=tls)
 
 
 def reachable(url: str, connection: Connection) -> str:

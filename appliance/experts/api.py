@@ -16,6 +16,7 @@ from appliance.experts.chat import ChatPrompts, with_bos
 from appliance.experts.errors import ExpertError, InvalidRequestError, ModelNotFoundError, UnsupportedError
 from appliance.experts.events import Failed
 from appliance.experts.generation import GenerationRequest
+from appliance.experts.http_server import read_body
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.requests import ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from appliance.experts.responses import ChatResponses, CompletionResponses, Json, sse
@@ -108,7 +109,7 @@ class ExpertApi:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions."""
-        body = await request.read()
+        body = await read_body(request)
         prompts = self._chat_prompts()
 
         def prepare() -> tuple[ChatRequest, GenerationRequest]:
@@ -122,7 +123,7 @@ class ExpertApi:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
-        body = await request.read()
+        body = await read_body(request)
         backend = self._scheduler.backend
 
         def prepare() -> tuple[CompletionRequest, GenerationRequest]:
@@ -141,7 +142,7 @@ class ExpertApi:
 
     async def embed(self, request: web.Request) -> web.Response:
         """POST /v1/embeddings."""
-        body = await request.read()
+        body = await read_body(request)
         backend = self._scheduler.backend
         if not self._settings.embeddings:
             raise UnsupportedError("This expert serves no embeddings: its setting `embeddings` is off.")
@@ -237,7 +238,14 @@ class ExpertApi:
             message = None
             if error.status == 413:
                 message = f"The body is larger than {self._settings.max_body_bytes} bytes."
+            elif error.status == 400:
+                message = error.reason
             return plain_response(error.status, message)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001  # the client must hear of every failure
+            _log.exception("%s %s failed by an error of the expert's own", request.method, request.path)
+            return plain_response(500)
 
     def _authorised(self, request: web.Request) -> bool:
         scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")

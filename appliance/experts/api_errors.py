@@ -17,6 +17,7 @@ MESSAGES = {
     404: "There is nothing at this path.",
     405: "This path does not take this method.",
     413: "The request's body is too large.",
+    500: "The expert failed. Its log says why.",
 }
 
 
@@ -58,7 +59,7 @@ def response_to(error: ExpertError) -> web.Response:
 
 def plain_response(status: int, message: str | None = None) -> web.Response:
     """Return the response to what never became a request of ours."""
-    kind = "authentication_error" if status == 401 else "invalid_request_error"
+    kind = {401: "authentication_error", 500: "server_error"}.get(status, "invalid_request_error")
     text = message or MESSAGES.get(status, "The request could not be answered.")
     code = "invalid_api_key" if status == 401 else None
     return web.json_response(error_json(text, kind=kind, code=code), status=status)

@@ -12,6 +12,7 @@ from aiohttp import web
 from appliance.experts.api import ExpertApi
 from appliance.experts.backend import Backend, BackendFactory
 from appliance.experts.errors import ModelLoadError
+from appliance.experts.http_server import http_runner
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
@@ -64,7 +65,7 @@ async def running_expert(
     scheduler = Scheduler(backend, settings, metrics)
     api = ExpertApi(name=name, api_key=api_key, scheduler=scheduler, settings=settings, metrics=metrics)
     async with AsyncExitStack() as stack:
-        runner = web.AppRunner(api.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0)
+        runner = http_runner(api.application())
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port)

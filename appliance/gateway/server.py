@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from appliance.gateway.dispatch import Dispatcher
+from appliance.experts.http_server import read_body
+from appliance.gateway.dispatch import EVENT_STREAM, MAX_QUOTED, Dispatcher
 from appliance.gateway.errors import ExpertDiedError, GatewayError, InvalidRequestError, UnauthorizedError
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
@@ -56,19 +57,29 @@ class GatewayServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the key, and give every error OpenAI's shape."""
         try:
-            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if request.path != "/health" and not hmac.compare_digest(given, self._authorization):
-                raise UnauthorizedError("The API key is missing or wrong: send it as 'Authorization: Bearer <key>'.")
+            if request.path != "/health":
+                self._check_key(request)
             return await handler(request)
         except GatewayError as error:
             headers = {"Retry-After": "5"} if error.status == 503 else {}
             return web.json_response(error.body(), status=error.status, headers=headers)
         except web.HTTPException as error:
-            message = f"{request.method} {request.path}: {error.reason}"
+            message = f"{request.method} {request.path[:MAX_QUOTED]}: {error.reason}"
             kind = "invalid_request_error" if error.status < 500 else "server_error"
             body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             return web.json_response(body, status=error.status, headers=allow)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - the client must hear of every failure
+            _log.exception("%s %s failed by an error of the gateway's own", request.method, request.path)
+            failure = GatewayError("The gateway failed. Its log says why.")
+            return web.json_response(failure.body(), status=failure.status)
+
+    def _check_key(self, request: web.Request) -> None:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._authorization):
+            raise UnauthorizedError("The API key is missing or wrong: send it as 'Authorization: Bearer <key>'.")
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "experts": len(self._registry.ready)})
@@ -95,6 +106,8 @@ class GatewayServer:
                 if answer.status == 503:
                     headers["Retry-After"] = "5"
                 reply = web.StreamResponse(status=answer.status, headers=headers)
+                if answer.content_type != EVENT_STREAM:
+                    reply.content_length = len(answer.first)
                 await reply.prepare(request)
                 try:
                     async for chunk in answer.chunks():
@@ -107,7 +120,7 @@ class GatewayServer:
 
 async def _read_json_object(request: web.Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await read_body(request))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
     if not isinstance(body, dict):

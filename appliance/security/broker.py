@@ -10,6 +10,7 @@ from appliance.settings.model import Settings
 
 APPLIANCE = "rouse"
 HOME_ASSISTANT = "homeassistant"
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a wildcard is reached by on this machine
 
 
 def secrets_folder(settings: Settings) -> Path:
@@ -52,11 +53,10 @@ def connect_to(settings: Settings, *, port: int | None = None) -> Connection:
     broker = settings.broker
     if broker.url is not None:
         return Connection.to_external(broker, broker.url)
-    scheme = "mqtt" if broker.listen_cert_file is None else "mqtts"
-    own = broker.model_copy(
-        update={"username": APPLIANCE, "password": None, "password_file": password_file(settings, APPLIANCE)}
+    return Connection.to_own_listener(
+        host=LOOPBACK.get(broker.listen_host, broker.listen_host),
+        port=port or broker.listen_port,
+        username=APPLIANCE,
+        password=ensure_secret(password_file(settings, APPLIANCE)),
+        certificate=broker.listen_cert_file,
     )
-    ensure_secret(password_file(settings, APPLIANCE))
-    host = "127.0.0.1" if broker.listen_host in {"0.0.0.0", "::"} else broker.listen_host  # noqa: S104
-    host = f"[{host}]" if ":" in host else host
-    return Connection.to_external(own, f"{scheme}://{host}:{port or broker.listen_port}")

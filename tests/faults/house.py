@@ -122,10 +122,10 @@ class House:
 
     def process(self, name: str) -> psutil.Process:
         """Return the hub's or the node's process; both are children of this one."""
-        return _child(psutil.Process(), "appliance", name)
+        return child_of(psutil.Process(), "appliance", name)
 
     def expert(self, name: str) -> psutil.Process:
-        return _child(self.process("node"), "--supervised", name)
+        return child_of(self.process("node"), "--supervised", name)
 
     def logs(self) -> str:
         return "\n".join(f"--- {name}\n{tail(self.appliance.log(name))}" for name in ("hub", "node"))
@@ -146,7 +146,7 @@ class House:
                 await asyncio.sleep(0.05)
 
 
-def _child(parent: psutil.Process, *words: str) -> psutil.Process:
+def child_of(parent: psutil.Process, *words: str) -> psutil.Process:
     found = [child for child in parent.children() if tuple(child.cmdline()[-len(words) :]) == words]
     assert len(found) == 1, found
     return found[0]

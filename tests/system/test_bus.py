@@ -1,6 +1,7 @@
 """The bus client on real brokers."""
 
 import asyncio
+import itertools
 import logging
 import sys
 from collections.abc import Mapping
@@ -122,6 +123,34 @@ async def test_a_broker_restart_in_the_middle_of_a_stream_loses_nothing_that_was
     assert seen[:20] == list(range(20))
     assert seen == sorted(seen), "the order holds"
     assert seen[-1] == 40
+
+
+async def test_no_message_is_lost_while_others_come_and_go(broker: RunningBroker) -> None:
+    inbox = Inbox()
+    receiver = broker.bus("receiver")
+    receiver.subscribe(REPLY, inbox, client="house")
+    levels = REPLY.at(client="house").split("/")
+
+    async def come_and_go(number: int) -> None:
+        for turn in range(5):
+            async with _raw(broker) as visitor:
+                for topic in range(10):
+                    await visitor.subscribe(f"visitors/{number}/{turn}/{topic}")
+
+    async with _raw(broker) as observer, broker.bus("sender") as sender:
+        # Many subscribers of one message, and the receiver after them all.
+        for wildcards in itertools.product(*(("+", level) for level in levels[:4])):
+            await observer.subscribe("/".join((*wildcards, levels[-1])), qos=0)
+        async with receiver:
+            await receiver.wait_connected(5)
+            visits = asyncio.gather(*(come_and_go(number) for number in range(4)))
+            sent = 0
+            while not visits.done() or sent < 100:
+                await sender.publish(REPLY, ReplyText(id="request-1", seq=sent, text="x"), client="house")
+                sent += 1
+            await visits
+            await inbox.wait_for(sent)
+    assert [message.seq for message, _ in inbox.messages] == list(range(sent))
 
 
 async def test_publishing_without_a_broker_says_so_in_time(broker: RunningBroker) -> None:
