@@ -26,9 +26,6 @@ homeassistant:
   time_zone: UTC
   country: NL
   language: en
-http:
-  server_host: 127.0.0.1
-  server_port: {port}
 frontend:
 config:
 conversation:
@@ -47,6 +44,19 @@ LIGHT = """\
         turn_on: []
         turn_off: []
 """
+
+
+HTTP = {
+    "cors_allowed_origins": [],
+    "login_attempts_threshold": -1,
+    "ip_ban_enabled": True,
+    "ssl_profile": "modern",
+    "use_x_frame_options": True,
+    "created_at": "2026-10-01T00:00:00+00:00",
+    "error": None,
+    "error_message": None,
+}
+"""Home Assistant's own defaults of its HTTP server."""
 
 
 class HomeAssistantError(Exception):
@@ -227,7 +237,7 @@ async def home_assistant(
     """
     _prepare(folder, port, lights)
     log = folder / "process.log"
-    command = [sys.executable, "-m", "homeassistant", "--config", folder]
+    command = [sys.executable, "-m", "homeassistant", "--skip-pip", "--config", folder]
     async with child(command, log=log, grace=30) as process:
         house = HomeAssistant(http=http, url=f"http://127.0.0.1:{port}")
         await _until_it_answers(process, house, log)
@@ -245,16 +255,23 @@ def _prepare(folder: Path, port: int, lights: Mapping[str, str]) -> None:
     storage = folder / ".storage"
     storage.mkdir(parents=True, exist_ok=True)
     blocks = "".join(LIGHT.format(name=name, unique_id=unique_id) for unique_id, name in lights.items())
-    (folder / "configuration.yaml").write_text(CONFIGURATION.format(port=port, lights=blocks))
+    (folder / "configuration.yaml").write_text(CONFIGURATION.format(lights=blocks))
     # The other onboarding steps would set up integrations that reach for the internet.
-    onboarding = {"done": ["core_config", "analytics", "integration"]}
-    document = {"version": 4, "minor_version": 1, "key": "onboarding", "data": onboarding}
-    (storage / "onboarding").write_text(json.dumps(document))
+    _store(storage, "onboarding", 4, 1, {"done": ["core_config", "analytics", "integration"]})
+    # Home Assistant takes back an address from YAML unless a user confirms it within five minutes.
+    address = {**HTTP, "server_host": ["127.0.0.1"], "server_port": port}
+    _store(storage, "http", 2, 2, {"stable": address, "pending": None, "yaml_migration_done": True})
     components = folder / "custom_components"
     components.mkdir(exist_ok=True)
     link = components / "rouse"
     if not link.exists():
         link.symlink_to(REPOSITORY / "custom_components" / "rouse", target_is_directory=True)
+
+
+def _store(storage: Path, key: str, version: int, minor_version: int, data: Mapping[str, Any]) -> None:
+    """Write what Home Assistant would have stored, before its first start."""
+    document = {"version": version, "minor_version": minor_version, "key": key, "data": data}
+    (storage / key).write_text(json.dumps(document))
 
 
 async def _until_it_answers(process: asyncio.subprocess.Process, house: HomeAssistant, log: Path) -> None:

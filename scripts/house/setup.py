@@ -6,7 +6,10 @@ from typing import Any
 from scripts.house.home_assistant import HomeAssistant, HomeAssistantError
 
 LIGHTS = {"kitchen_light": "Kitchen Light", "bedroom_lamp": "Bedroom Lamp", "porch_light": "Porch Light"}
+DASHBOARD = "rouse-house"
 EXPERT = "sensor.this_computer_expert_small"
+OWN_NAME = {"type": "entity"}
+"""Shows an entity without its device's name."""
 ROOMS = {"light.kitchen_light": "Kitchen", "light.bedroom_lamp": "Bedroom", "light.porch_light": "Porch"}
 
 
@@ -92,18 +95,29 @@ async def use_agent(house: HomeAssistant, agent: str) -> None:
 
 
 async def save_dashboard(house: HomeAssistant) -> None:
-    """Make a dashboard of the lights and of what the integration offers."""
-    tiles = [{"type": "tile", "entity": entity} for entity in await own_entities(house)]
-    lights = [{"type": "tile", "entity": e, "features": [{"type": "toggle"}]} for e in ROOMS]
-    sections = [
-        {
-            "type": "grid",
-            "cards": [{"type": "heading", "heading": "Lights", "icon": "mdi:lightbulb"}, *lights],
-        },
-        {
-            "type": "grid",
-            "cards": [{"type": "heading", "heading": "Rouse", "icon": "mdi:weather-sunset-up"}, *tiles],
-        },
+    """Make a dashboard of the lights and of what the integration offers, and the one that opens first."""
+    entities = await own_entities(house)
+    agents = [entity for entity in entities if entity.startswith("conversation.")]
+    gauges = [entity for entity in entities if entity.endswith(("_processor_use", "_memory_use"))]
+    others = [entity for entity in entities if entity not in agents + gauges]
+    node = [
+        *(_card("tile", entity, name=OWN_NAME) for entity in others),
+        *(_card("gauge", entity, name=OWN_NAME, grid_options={"columns": 6}) for entity in gauges),
     ]
-    view = {"title": "Home", "type": "sections", "max_columns": 3, "sections": sections}
-    await house.command("lovelace/config/save", config={"title": "Rouse", "views": [view]})
+    house_cards = [_card("tile", entity) for entity in (*ROOMS, *agents)]
+    sections = [
+        _section("House", "mdi:lightbulb", house_cards),
+        _section("This computer", "mdi:desktop-tower", node),
+    ]
+    view = {"title": "House", "type": "sections", "max_columns": 2, "sections": sections}
+    await house.command("lovelace/dashboards/create", url_path=DASHBOARD, title="House", icon="mdi:home")
+    await house.command("lovelace/config/save", url_path=DASHBOARD, config={"title": "House", "views": [view]})
+    await house.command("frontend/set_system_data", key="core", value={"default_panel": DASHBOARD})
+
+
+def _section(title: str, icon: str, cards: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "grid", "cards": [{"type": "heading", "heading": title, "icon": icon}, *cards]}
+
+
+def _card(kind: str, entity: str, **options: Any) -> dict[str, Any]:
+    return {"type": kind, "entity": entity, **options}
