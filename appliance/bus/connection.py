@@ -35,10 +35,10 @@ class Connection:
         password = settings.password.get_secret_value() if settings.password else None
         try:
             if settings.password_file is not None:
-                password = settings.password_file.read_text(encoding="utf-8").splitlines()[0].strip()
+                password = _first_line(settings.password_file)
             tls = _tls_context(settings) if parts.scheme == "mqtts" else None
-        except (OSError, ValueError, IndexError) as error:
-            raise BusConfigurationError(f"broker settings: {error or 'the password file is empty'}") from error
+        except (OSError, ValueError) as error:
+            raise BusConfigurationError(f"broker settings: {error}") from error
         return cls(
             host=parts.hostname or "",
             port=parts.port or PORTS[parts.scheme],
@@ -86,6 +86,13 @@ def reachable(url: str, connection: Connection) -> str:
         own = socket.gethostname()
     own = f"[{own}]" if ":" in own else own
     return urlunsplit(parts._replace(netloc=f"{own}:{parts.port}"))
+
+
+def _first_line(file: Path) -> str:
+    line = file.read_text(encoding="utf-8").partition("\n")[0].strip()
+    if not line:
+        raise ValueError(f"password_file {file} is empty")
+    return line
 
 
 def _address_towards(connection: Connection) -> str:

@@ -27,6 +27,8 @@ ENDPOINTS = (
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"), ("POST", "/v1/embeddings"),
 )  # fmt: skip
+SPARE_FILES = 20
+"""Descriptors that a process may have gained, such as for idle connections."""
 DOCUMENTED = {200, 400, 401, 404, 405, 413, 417, 503}
 OF_HTTP_ITSELF = {0, 400}
 """What is no HTTP is refused by aiohttp, in plain text or by closing the connection."""
@@ -65,6 +67,8 @@ async def test_a_thousand_requests(house: House, target: tuple[str, str], method
         async with room:
             return check(request, await send(url, request, patience=PATIENCE_SECONDS))
 
+    processes = house.process("hub"), house.expert("small")
+    files = [process.num_fds() for process in processes]
     chat, completion, embedding = ({**body, "model": "small"} for body in GOOD)
     good = {"chat/completions": (chat,), "completions": (completion,), "embeddings": (embedding,)}.get(
         path.removeprefix("/v1/"), (chat, completion, embedding)
@@ -75,6 +79,8 @@ async def test_a_thousand_requests(house: House, target: tuple[str, str], method
     assert seen["401"] or path == "/health", seen
     await house.until_idle()
     assert await house.answers() == "small"
+    for process, before in zip(processes, files, strict=True):
+        assert process.num_fds() <= before + SPARE_FILES
     for name in ("hub", "node"):
         log = house.log(name)
         assert "Traceback" not in log, log[log.find("Traceback") :][:4000]

@@ -1,11 +1,14 @@
 """The gateway over real sockets."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from appliance.bus.messages import Presence
+from appliance.bus.messages import ExpertStatus, Presence
+from appliance.gateway.registry import MAX_EXPERTS, ExpertRegistry
+from appliance.routing.candidates import Endpoint
 from tests.unit.gateway.conftest import KEY, Gateway, Script, answers, streams
 
 
@@ -91,6 +94,81 @@ async def test_no_expert_is_said_at_once_with_when_to_try_again(gateway: Gateway
         assert (await response.json())["error"]["code"] == "no_expert"
 
 
+async def say(gateway: Gateway, state: str, **details: Any) -> None:
+    status = ExpertStatus.model_validate({"expert": "large", "node": "attic", "state": state, **details})
+    await gateway.registry._on_expert(status, {"node": "attic", "expert": "large"})
+
+
+@pytest.mark.parametrize("model", ["auto", "large"])
+async def test_a_request_waits_for_an_expert_that_is_loading(gateway: Gateway, model: str) -> None:
+    await say(gateway, "starting")
+    request = asyncio.create_task(_read(gateway, model))
+    await asyncio.sleep(0.1)
+    assert not request.done()
+    await gateway.add("large", answers("large"))
+    assert await request == b'{"text": "large"}'
+
+
+async def test_a_request_waits_for_an_expert_that_has_just_crashed(gateway: Gateway) -> None:
+    await gateway.add_dead("large")
+    await say(gateway, "failed", error="it was killed")
+    request = asyncio.create_task(_read(gateway))
+    await asyncio.sleep(0.1)
+    await say(gateway, "starting")
+    assert not request.done()
+    await gateway.add("large", answers("large"))
+    assert await request == b'{"text": "large"}'
+
+
+async def test_nobody_waits_for_an_expert_that_fails_to_load(gateway: Gateway) -> None:
+    await say(gateway, "starting")
+    request = asyncio.create_task(_read(gateway))
+    await asyncio.sleep(0)
+    await say(gateway, "failed", error="no such file")
+    assert b"No expert with chat is ready. large on attic failed: no such file" in await request
+
+
+async def test_loading_for_too_long_is_said(gateway: Gateway) -> None:
+    await say(gateway, "starting")
+    async with gateway.post(model="auto") as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (503, "no_expert")
+    assert error["message"] == "The model is still being loaded (large). Try again in a minute."
+
+
+async def test_when_all_are_busy_the_client_hears_when_to_try_again(gateway: Gateway) -> None:
+    await gateway.add("large", answers("", 503))
+    async with gateway.post(model="large") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert (await response.json())["error"]["code"] == "overloaded"
+
+
+async def test_a_flood_of_announcements_fills_no_memory(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(MAX_EXPERTS + 10):
+        status = ExpertStatus(expert=f"e{number}", node="attic", state="starting")
+        await gateway.registry._on_expert(status, {"node": "attic", "expert": status.expert})
+        await gateway.registry._on_node(Presence(state="offline"), {"node": f"n{number}"})
+    assert len(gateway.registry.names) == len(gateway.registry._offline) == MAX_EXPERTS
+    assert caplog.text.count("further ones are ignored") == 1
+
+
+async def test_an_endpoint_that_keeps_failing_is_avoided_for_longer_and_longer() -> None:
+    now = 0.0
+    registry = ExpertRegistry(clock=lambda: now)
+    endpoint = Endpoint("large", "attic", "http://127.0.0.1:9/v1", frozenset({"chat"}))
+    pauses = []
+    for _ in range(8):
+        registry.report_failure(endpoint)
+        start = now
+        while registry.is_suspect(endpoint):
+            now += 5
+        pauses.append(now - start)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+    registry.report_failure(endpoint)
+    registry.report_answer(endpoint)
+    assert not registry.is_suspect(endpoint)
+
+
 async def test_a_node_that_is_offline_is_not_asked(gateway: Gateway) -> None:
     await gateway.add("large", answers("large"))
     await gateway.registry._on_node(Presence(state="offline"), {"node": "attic"})
@@ -156,8 +234,8 @@ async def test_a_client_that_leaves_before_the_first_token_ends_it_too(gateway: 
         await left.wait()
 
 
-async def _read(gateway: Gateway) -> bytes:
-    async with gateway.post(model="large") as response:
+async def _read(gateway: Gateway, model: str = "large") -> bytes:
+    async with gateway.post(model=model) as response:
         return bytes(await response.read())
 
 
