@@ -49,7 +49,7 @@ async def model() -> AsyncIterator[ModelClient]:
             port=0,
             api_key="key",
             settings=settings,
-            ready=listening.set_result,
+            ready=lambda expert: listening.set_result(expert.url),
         )
     )
     try:
