@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from appliance.agents.errors import ModelError
 from appliance.agents.ledger import Entry, Ledger
 from appliance.agents.model import Finish, ModelClient
-from appliance.agents.prompt import build_body
+from appliance.agents.prompt import build_prompt
 from appliance.agents.reply import ReplyStream
 from appliance.bus.client import Bus
 from appliance.bus.messages import AgentAnnouncement, ChatCancel, ChatRequest
@@ -124,9 +125,10 @@ class ConversationAgent:
             entry.final = await reply.fail("model_error", "The agent failed. Its log says why.")
 
     async def _generate(self, request: ChatRequest, reply: ReplyStream) -> Finish:
-        async with aclosing(self._model.stream(build_body(request, self._settings))) as events:
+        prompt = build_prompt(request, self._settings)
+        async with aclosing(self._model.stream(prompt.body)) as events:
             async for event in events:
                 if isinstance(event, Finish):
-                    return event
+                    return replace(event, tool_calls=tuple(prompt.restore(call) for call in event.tool_calls))
                 await reply.text(event.text)
         raise ModelError("model_error", "The model's answer broke off.")

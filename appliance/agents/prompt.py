@@ -6,8 +6,10 @@ the expert finds it in its prefix cache.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from appliance.agents import compact
 from appliance.bus.messages import (
     AssistantMessage,
     ChatMessage,
@@ -24,79 +26,60 @@ from appliance.settings.model import AgentSettings
 MAX_NAMES = 400
 """More names than this make a grammar that costs more than it helps."""
 
-MAX_LISTED = 150
-"""Devices in a compact prompt; a line is about ten tokens."""
 
-_MANNERS = "You are the voice of a home. Answer questions briefly. To control a device, call a tool."
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked, and how its answer is to be read."""
 
-_EXAMPLES = (
-    ("Turn on the attic lamp", "HassTurnOn", "Attic Lamp", "The attic lamp is on."),
-    ("Please switch off the heater", "HassTurnOff", "Heater", "The heater is off."),
-)
-_QUESTIONS = (
-    (
-        "Why is grass green?",
-        "Grass is green because its leaves contain chlorophyll, which reflects green light.",
-    ),
-    ("Who wrote Hamlet?", "William Shakespeare wrote Hamlet."),
-)
+    body: Mapping[str, Any]
+    """The chat completion request."""
+    tool_names: Mapping[str, str]
+    """Home Assistant's name of each tool, by the name that the model knows."""
+
+    def restore(self, call: ToolCall) -> ToolCall:
+        """Return a model's call under Home Assistant's name of the tool."""
+        return call.model_copy(update={"name": self.tool_names.get(call.name, call.name)})
 
 
-def build_body(request: ChatRequest, agent: AgentSettings) -> dict[str, Any]:
-    """Return the chat completion request for one turn."""
+def build_prompt(request: ChatRequest, agent: AgentSettings) -> Prompt:
+    """Return the prompt for one turn, in the agent's style."""
     tools = request.tools if agent.control else ()
-    rest = [message for message in request.messages if not isinstance(message, SystemMessage)]
-    messages: list[ChatMessage] = []
-    instructions = _instructions(agent, request)
-    if instructions:
-        messages.append(SystemMessage(text=instructions))
-    if agent.examples and tools:
-        messages += _examples(tools)
+    messages: list[ChatMessage] = [message for message in request.messages if not isinstance(message, SystemMessage)]
+    if agent.prompt_style == "compact":
+        names = compact.short_names(tools)
+        told = [compact.instructions(request)]
+        messages = [_renamed(message, names) for message in messages]
+        messages = compact.conversation(messages, tuple(names.values()), examples=agent.examples and bool(tools))
+    else:
+        names = {tool.name: tool.name for tool in tools}
+        told = [message.text for message in request.messages if isinstance(message, SystemMessage)]
+    system = "\n".join(part for part in (agent.prompt, *told, _language(request.language)) if part)
+    if system:
+        messages.insert(0, SystemMessage(text=system))
     body: dict[str, Any] = {
         "model": agent.expert,
-        "messages": [_render(message) for message in (*messages, *rest)],
+        "messages": [_render(message) for message in messages],
         "max_tokens": agent.max_tokens,
         "temperature": agent.temperature,
         "repeat_penalty": agent.repeat_penalty,
     }
     if tools:
-        body["tools"] = [_render_tool(tool, request.entities) for tool in tools]
-    return body
+        body["tools"] = [_render_tool(tool, names[tool.name], request.entities) for tool in tools]
+    return Prompt(body, {name: full for full, name in names.items()})
 
 
-def _instructions(agent: AgentSettings, request: ChatRequest) -> str:
-    parts = [agent.prompt]
-    if agent.prompt_style == "full":
-        parts += [message.text for message in request.messages if isinstance(message, SystemMessage)]
-    else:
-        parts += [_MANNERS, request.instructions, _devices(request.entities)]
-    if request.language.partition("-")[0].lower() != "en":
-        parts.append(f"Answer in the language with the code {request.language}.")
-    return "\n".join(part for part in parts if part)
+def _language(code: str) -> str:
+    return "" if code.partition("-")[0].lower() == "en" else f"Answer in the language with the code {code}."
 
 
-def _devices(entities: Sequence[ExposedEntity]) -> str:
-    lines = [f"- {entity.names[0]} ({entity.domain}{f', {entity.area}' if entity.area else ''})" for entity in entities]
-    if len(lines) > MAX_LISTED:
-        lines[MAX_LISTED:] = [f"- and {len(lines) - MAX_LISTED} more"]
-    return "\n".join(["Devices:", *lines]) if lines else ""
-
-
-def _examples(tools: Sequence[Tool]) -> list[ChatMessage]:
-    # Home Assistant puts the integration before the intent's name: intent__HassTurnOn.
-    offered = {tool.name.rpartition("__")[2]: tool.name for tool in tools}
-    messages: list[ChatMessage] = []
-    for (wish, intent, name, done), (question, answer) in zip(_EXAMPLES, _QUESTIONS, strict=True):
-        if tool := offered.get(intent):
-            call = ToolCall(id=f"example-{intent}", name=tool, arguments={"name": name})
-            messages += [
-                UserMessage(text=wish),
-                AssistantMessage(tool_calls=(call,)),
-                ToolMessage(call_id=call.id, name=tool, result={"success": True}),
-                AssistantMessage(text=done),
-            ]
-        messages += [UserMessage(text=question), AssistantMessage(text=answer)]
-    return messages
+def _renamed(message: ChatMessage, names: Mapping[str, str]) -> ChatMessage:
+    match message:
+        case ToolMessage():
+            return message.model_copy(update={"name": names.get(message.name, message.name)})
+        case AssistantMessage(tool_calls=calls) if calls:
+            renamed = tuple(call.model_copy(update={"name": names.get(call.name, call.name)}) for call in calls)
+            return message.model_copy(update={"tool_calls": renamed})
+    return message
 
 
 def _render(message: ChatMessage) -> dict[str, Any]:
@@ -119,9 +102,9 @@ def _render_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _render_tool(tool: Tool, entities: Sequence[ExposedEntity]) -> dict[str, Any]:
+def _render_tool(tool: Tool, name: str, entities: Sequence[ExposedEntity]) -> dict[str, Any]:
     parameters = _constrain(tool.parameters, entities)
-    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    function = {"name": name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 

@@ -198,7 +198,8 @@ class ChatRequest(Message):
     conversation_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     language: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,35}$")] = "en"
     instructions: Text = ""
-    """What the user told the agent in Home Assistant's options; the system message holds it too."""
+    """What the user told the agent in Home Assistant's options, and what an automation added; the system message
+    holds it too."""
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=1000)]
     tools: Annotated[tuple[Tool, ...], Field(max_length=256)] = ()
     entities: Annotated[tuple[ExposedEntity, ...], Field(max_length=5000)] = ()

@@ -175,7 +175,7 @@ class AgentSettings(Section):
     """`compact` describes the house in one line a device, which small models follow and old machines read in a
     second; `full` passes on all that Home Assistant says, for models of several billion parameters."""
     examples: bool = True
-    """Whether to show the model a few worked examples of tool calls; small models need them."""
+    """Whether the compact style shows the model a few worked examples of tool calls; small models need them."""
     languages: tuple[str, ...] = ("*",)
     """BCP 47 tags it answers in; `*` means any."""
     control: bool = True

@@ -22,6 +22,7 @@ from .entity import RouseEntity, async_track_entities
 from .errors import ChatError
 from .exposure import async_exposed_entities
 from .hub import Hub, RouseConfigEntry, agent_key
+from .instructions import async_own_instructions
 from .messages import AgentAnnouncement, ChatRequest
 from .replies import Piece
 
@@ -91,24 +92,24 @@ class RouseConversationEntity(RouseEntity, conversation.ConversationEntity):
     ) -> conversation.ConversationResult:
         if trouble := self.hub.trouble:
             raise ChatError(trouble)
+        llm_context = user_input.as_llm_context(DOMAIN)
+        prompt: str | None = self._options.get(CONF_PROMPT)
         try:
-            await chat_log.async_provide_llm_data(
-                user_input.as_llm_context(DOMAIN),
-                self._llm_apis,
-                self._options.get(CONF_PROMPT),
-                user_input.extra_system_prompt,
-            )
+            await chat_log.async_provide_llm_data(llm_context, self._llm_apis, prompt, user_input.extra_system_prompt)
         except conversation.ConverseError as error:
             return error.as_conversation_result()
+        instructions = await async_own_instructions(self.hass, prompt, llm_context, chat_log)
         for _ in range(MAX_TOOL_ITERATIONS):
-            await self._async_ask(user_input, chat_log)
+            await self._async_ask(user_input, chat_log, instructions)
             if not chat_log.unresponded_tool_results:
                 return conversation.async_get_result_from_chat_log(user_input, chat_log)
         raise ChatError("too_many_tool_calls")
 
-    async def _async_ask(self, user_input: conversation.ConversationInput, chat_log: conversation.ChatLog) -> None:
+    async def _async_ask(
+        self, user_input: conversation.ConversationInput, chat_log: conversation.ChatLog, instructions: str
+    ) -> None:
         limit: float = self._options.get(CONF_TIMEOUT, DEFAULT_TIMEOUT)
-        request = self._request(user_input, chat_log, time.time() + limit)
+        request = self._request(user_input, chat_log, instructions, time.time() + limit)
         async with aclosing(ask(self.hub.chat, self._agent.agent, request, time_limit=limit)) as pieces:
             deltas = _transform_stream(pieces, tools_offered=chat_log.llm_api is not None)
             async for _ in chat_log.async_add_delta_content_stream(self.entity_id, deltas):
@@ -118,6 +119,7 @@ class RouseConversationEntity(RouseEntity, conversation.ConversationEntity):
         self,
         user_input: conversation.ConversationInput,
         chat_log: conversation.ChatLog,
+        instructions: str,
         deadline: float,
     ) -> ChatRequest:
         api = chat_log.llm_api
@@ -128,6 +130,7 @@ class RouseConversationEntity(RouseEntity, conversation.ConversationEntity):
             deadline=deadline,
             conversation_id=chat_log.conversation_id[:128],
             language=language if re.fullmatch(r"[A-Za-z0-9-]{1,35}", language) else "en",
+            instructions=instructions,
             messages=tuple(messages_from(chat_log.content)),
             tools=tools_from(api) if api else (),
             entities=async_exposed_entities(self.hass, api.llm_context.assistant) if api else (),

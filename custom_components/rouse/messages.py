@@ -248,6 +248,8 @@ class ChatRequest:
     deadline: float
     conversation_id: str
     language: str
+    instructions: str
+    """What the user told the agent, apart from Home Assistant's own text; the system message holds both."""
     messages: tuple[ChatMessage, ...]
     tools: tuple[Tool, ...] = field(default=())
     entities: tuple[ExposedEntity, ...] = field(default=())

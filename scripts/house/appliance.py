@@ -1,17 +1,28 @@
 """The appliance's own processes on this machine: hub and node, as systemd would start them."""
 
+import asyncio
+import contextlib
 import json
 import os
 import sys
+import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import aiohttp
 
 from scripts.house.processes import child
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "build" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+START_SECONDS = 90
+
+
+class ApplianceError(Exception):
+    """The appliance did not start; its logs say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +34,11 @@ class Appliance:
     gateway_port: int
     password: str | None = None
     """Of an external broker at `broker_port`; without it the hub starts its own."""
-    experts: Mapping[str, Path] = None  # type: ignore[assignment]
+    experts: Mapping[str, Path] = field(default_factory=lambda: {"small": MODEL})
+    """Model files by name."""
 
     def configure(self) -> None:
         """Write the configuration files."""
-        experts = self.experts or {"small": MODEL}
         lines = [
             "[node]",
             'name = "demo"',
@@ -41,7 +52,7 @@ class Appliance:
             "[broker]",
             *self._broker_lines(),
         ]
-        for name, model in experts.items():
+        for name, model in self.experts.items():
             lines += [f"[experts.{name}]", f"model = {json.dumps(str(model))}"]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "rouse.toml").write_text("\n".join(lines) + "\n")
@@ -74,16 +85,33 @@ class Appliance:
         return self.folder / "logs" / f"{name}.log"
 
     @asynccontextmanager
-    async def process(self, name: str) -> AsyncIterator[None]:
+    async def process(self, name: str) -> AsyncIterator[Process]:
         """Run `rouse NAME` until the context ends."""
         command = [sys.executable, "-m", "appliance", name]
-        async with child(command, log=self.log(name), environment=self.environment):
-            yield
+        async with child(command, log=self.log(name), environment=self.environment) as process:
+            yield process
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run the hub and the node."""
+    async def running(self, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+        """Run the hub and the node until the context ends; they serve an expert.
+
+        Raises:
+            ApplianceError: they ended, or serve none.
+        """
         async with AsyncExitStack() as stack:
-            for name in ("hub", "node"):
-                await stack.enter_async_context(self.process(name))
+            processes = {name: await stack.enter_async_context(self.process(name)) for name in ("hub", "node")}
+            await self._until_served(http, processes)
             yield
+
+    async def _until_served(self, http: aiohttp.ClientSession, processes: Mapping[str, Process]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for name, process in processes.items():
+                if process.returncode is not None:
+                    raise ApplianceError(f"`rouse {name}` ended with code {process.returncode}")
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"http://127.0.0.1:{self.gateway_port}/health") as response:
+                    if (await response.json())["experts"]:
+                        return
+            await asyncio.sleep(0.1)
+        raise ApplianceError(f"no expert is ready after {START_SECONDS} s")

@@ -1,7 +1,6 @@
 """A real Home Assistant in a folder of its own, driven as a user's browser drives it."""
 
 import asyncio
-import itertools
 import json
 import sys
 import time
@@ -27,9 +26,6 @@ homeassistant:
   time_zone: UTC
   country: NL
   language: en
-http:
-  server_host: 127.0.0.1
-  server_port: {port}
 frontend:
 config:
 conversation:
@@ -50,6 +46,19 @@ LIGHT = """\
 """
 
 
+HTTP = {
+    "cors_allowed_origins": [],
+    "login_attempts_threshold": -1,
+    "ip_ban_enabled": True,
+    "ssl_profile": "modern",
+    "use_x_frame_options": True,
+    "created_at": "2026-10-01T00:00:00+00:00",
+    "error": None,
+    "error_message": None,
+}
+"""Home Assistant's own defaults of its HTTP server."""
+
+
 class HomeAssistantError(Exception):
     """Home Assistant did not do what was asked; the message holds its own words."""
 
@@ -61,8 +70,6 @@ class HomeAssistant:
         self._http = http
         self.url = url
         self._token: str | None = None
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
-        self._ids = itertools.count(1)
 
     async def onboard(self, username: str, password: str) -> None:
         """Create the owner and log in as them."""
@@ -135,51 +142,45 @@ class HomeAssistant:
 
     async def command(self, kind: str, **data: Any) -> Any:
         """Send a websocket command and return its result."""
-        socket = await self._connected()
-        number = next(self._ids)
-        await socket.send_json({"id": number, "type": kind, **data})
-        while True:
+        async with self._websocket() as socket:
+            await socket.send_json({"id": 1, "type": kind, **data})
             answer = await socket.receive_json(timeout=60)
-            if answer.get("id") == number and answer["type"] == "result":
-                if not answer["success"]:
-                    raise HomeAssistantError(f"{kind}: {answer['error']}")
-                return answer["result"]
+            if not answer["success"]:
+                raise HomeAssistantError(f"{kind}: {answer['error']}")
+            return answer["result"]
 
     async def assist(self, text: str, *, conversation_id: str | None = None) -> "Answer":
         """Run the preferred Assist pipeline on a text and return what came out."""
-        socket = await self._connected()
-        number = next(self._ids)
-        started = time.perf_counter()
+        run = {
+            "id": 1,
+            "type": "assist_pipeline/run",
+            "start_stage": "intent",
+            "end_stage": "intent",
+            "input": {"text": text},
+            "conversation_id": conversation_id,
+            "timeout": 120,
+        }
         answer = Answer()
-        await socket.send_json(
-            {
-                "id": number,
-                "type": "assist_pipeline/run",
-                "start_stage": "intent",
-                "end_stage": "intent",
-                "input": {"text": text},
-                "conversation_id": conversation_id,
-                "timeout": 120,
-            }
-        )
-        while True:
-            message = await socket.receive_json(timeout=130)
-            if message.get("id") != number:
-                continue
-            if message["type"] == "result" and not message["success"]:
-                raise HomeAssistantError(f"assist: {message['error']}")
-            if message["type"] == "event" and answer.take(message["event"], time.perf_counter() - started):
-                return answer
+        async with self._websocket() as socket:
+            started = time.perf_counter()
+            await socket.send_json(run)
+            while True:
+                message = await socket.receive_json(timeout=130)
+                if message["type"] == "result" and not message["success"]:
+                    raise HomeAssistantError(f"assist: {message['error']}")
+                if message["type"] == "event" and answer.take(message["event"], time.perf_counter() - started):
+                    return answer
 
-    async def _connected(self) -> aiohttp.ClientWebSocketResponse:
-        if self._socket is None or self._socket.closed:
-            self._socket = await self._http.ws_connect(f"{self.url}/api/websocket", max_msg_size=0)
-            await self._socket.receive_json(timeout=30)
-            await self._socket.send_json({"type": "auth", "access_token": self._token})
-            welcome = await self._socket.receive_json(timeout=30)
+    @asynccontextmanager
+    async def _websocket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Connect and log in; one that is kept would be dropped when nobody reads its pings."""
+        async with self._http.ws_connect(f"{self.url}/api/websocket", max_msg_size=0) as socket:
+            await socket.receive_json(timeout=30)
+            await socket.send_json({"type": "auth", "access_token": self._token})
+            welcome = await socket.receive_json(timeout=30)
             if welcome["type"] != "auth_ok":
                 raise HomeAssistantError(f"log-in failed: {welcome}")
-        return self._socket
+            yield socket
 
 
 class Answer:
@@ -201,11 +202,11 @@ class Answer:
         match event["type"]:
             case "intent-progress":
                 delta = data.get("chat_log_delta") or {}
-                if content := delta.get("content"):
+                content = delta.get("content")
+                if content and delta.get("role") in {None, "assistant"}:
                     self.first_word = elapsed if self.first_word is None else self.first_word
-                    if delta.get("role") in {None, "assistant"}:
-                        self.streamed += content
-                        self.chunks += 1
+                    self.streamed += content
+                    self.chunks += 1
                 self.tools += [call["tool_name"] for call in delta.get("tool_calls") or ()]
             case "intent-end":
                 output = data["intent_output"]
@@ -236,7 +237,7 @@ async def home_assistant(
     """
     _prepare(folder, port, lights)
     log = folder / "process.log"
-    command = [sys.executable, "-m", "homeassistant", "--config", folder]
+    command = [sys.executable, "-m", "homeassistant", "--skip-pip", "--config", folder]
     async with child(command, log=log, grace=30) as process:
         house = HomeAssistant(http=http, url=f"http://127.0.0.1:{port}")
         await _until_it_answers(process, house, log)
@@ -254,16 +255,23 @@ def _prepare(folder: Path, port: int, lights: Mapping[str, str]) -> None:
     storage = folder / ".storage"
     storage.mkdir(parents=True, exist_ok=True)
     blocks = "".join(LIGHT.format(name=name, unique_id=unique_id) for unique_id, name in lights.items())
-    (folder / "configuration.yaml").write_text(CONFIGURATION.format(port=port, lights=blocks))
+    (folder / "configuration.yaml").write_text(CONFIGURATION.format(lights=blocks))
     # The other onboarding steps would set up integrations that reach for the internet.
-    onboarding = {"done": ["core_config", "analytics", "integration"]}
-    document = {"version": 4, "minor_version": 1, "key": "onboarding", "data": onboarding}
-    (storage / "onboarding").write_text(json.dumps(document))
+    _store(storage, "onboarding", 4, 1, {"done": ["core_config", "analytics", "integration"]})
+    # Home Assistant takes back an address from YAML unless a user confirms it within five minutes.
+    address = {**HTTP, "server_host": ["127.0.0.1"], "server_port": port}
+    _store(storage, "http", 2, 2, {"stable": address, "pending": None, "yaml_migration_done": True})
     components = folder / "custom_components"
     components.mkdir(exist_ok=True)
     link = components / "rouse"
     if not link.exists():
         link.symlink_to(REPOSITORY / "custom_components" / "rouse", target_is_directory=True)
+
+
+def _store(storage: Path, key: str, version: int, minor_version: int, data: Mapping[str, Any]) -> None:
+    """Write what Home Assistant would have stored, before its first start."""
+    document = {"version": version, "minor_version": minor_version, "key": key, "data": data}
+    (storage / key).write_text(json.dumps(document))
 
 
 async def _until_it_answers(process: asyncio.subprocess.Process, house: HomeAssistant, log: Path) -> None:

@@ -3,34 +3,33 @@
 import asyncio
 from typing import Any
 
-from scripts.house.appliance import Appliance
-from scripts.house.home_assistant import HomeAssistant
+from scripts.house.home_assistant import HomeAssistant, HomeAssistantError
 
 LIGHTS = {"kitchen_light": "Kitchen Light", "bedroom_lamp": "Bedroom Lamp", "porch_light": "Porch Light"}
+DASHBOARD = "rouse-house"
+EXPERT = "sensor.this_computer_expert_small"
+OWN_NAME = {"type": "entity"}
+"""Shows an entity without its device's name."""
 ROOMS = {"light.kitchen_light": "Kitchen", "light.bedroom_lamp": "Bedroom", "light.porch_light": "Porch"}
 
 
-async def furnish(house: HomeAssistant, appliance: Appliance) -> str:
-    """Set everything up and return the conversation entity that answers."""
-    await add_broker(house, appliance)
+async def furnish(house: HomeAssistant) -> str:
+    """Set everything but the broker up and return the conversation entity that answers."""
     await add_rouse(house)
     agent = await find_agent(house)
-    await house.wait_for_state(agent, seconds=60)
-    await house.wait_for_state("sensor.this_computer_expert_small", "ready", seconds=120)
+    await house.wait_for_state(agent, seconds=120)
+    if await house.wait_for_state(EXPERT, "ready", "failed", seconds=180) == "failed":
+        raise HomeAssistantError("the expert failed")
+    # A template light has no state before it is first switched.
+    await house.post("/api/services/light/turn_off", {"entity_id": list(ROOMS)})
     await arrange_rooms(house)
     await use_agent(house, agent)
     await save_dashboard(house)
     return agent
 
 
-async def add_broker(house: HomeAssistant, appliance: Appliance) -> None:
-    """Add the MQTT integration with the house's account."""
-    password = appliance.secret("broker-homeassistant.password")
-    await connect_broker(house, port=appliance.broker_port, password=password, protocol="3.1.1")
-
-
-async def connect_broker(house: HomeAssistant, *, port: int, password: str, protocol: str) -> None:
-    """Go through the MQTT integration's config flow."""
+async def add_broker(house: HomeAssistant, *, port: int, password: str, protocol: str) -> None:
+    """Add the MQTT integration by its config flow; the hub's own broker speaks protocol 3.1.1 only."""
     await house.add_integration(
         "mqtt",
         {
@@ -46,11 +45,11 @@ async def connect_broker(house: HomeAssistant, *, port: int, password: str, prot
 
 async def add_rouse(house: HomeAssistant) -> None:
     """Confirm the hub that Home Assistant discovered on the bus."""
-    flow = await house.discovered("rouse")
+    flow = await house.discovered("rouse", seconds=120)
     await house.post(f"/api/config/config_entries/flow/{flow['flow_id']}", {})
 
 
-async def find_agent(house: HomeAssistant, seconds: float = 30) -> str:
+async def find_agent(house: HomeAssistant, seconds: float = 60) -> str:
     """Wait for the integration's conversation entity and return its id."""
     async with asyncio.timeout(seconds):
         while True:
@@ -96,18 +95,29 @@ async def use_agent(house: HomeAssistant, agent: str) -> None:
 
 
 async def save_dashboard(house: HomeAssistant) -> None:
-    """Make a dashboard of the lights and of what the integration offers."""
-    tiles = [{"type": "tile", "entity": entity} for entity in await own_entities(house)]
-    lights = [{"type": "tile", "entity": e, "features": [{"type": "toggle"}]} for e in ROOMS]
-    sections = [
-        {
-            "type": "grid",
-            "cards": [{"type": "heading", "heading": "Lights", "icon": "mdi:lightbulb"}, *lights],
-        },
-        {
-            "type": "grid",
-            "cards": [{"type": "heading", "heading": "Rouse", "icon": "mdi:weather-sunset-up"}, *tiles],
-        },
+    """Make a dashboard of the lights and of what the integration offers, and the one that opens first."""
+    entities = await own_entities(house)
+    agents = [entity for entity in entities if entity.startswith("conversation.")]
+    gauges = [entity for entity in entities if entity.endswith(("_processor_use", "_memory_use"))]
+    others = [entity for entity in entities if entity not in agents + gauges]
+    node = [
+        *(_card("tile", entity, name=OWN_NAME) for entity in others),
+        *(_card("gauge", entity, name=OWN_NAME, grid_options={"columns": 6}) for entity in gauges),
     ]
-    view = {"title": "Home", "type": "sections", "max_columns": 3, "sections": sections}
-    await house.command("lovelace/config/save", config={"title": "Rouse", "views": [view]})
+    house_cards = [_card("tile", entity) for entity in (*ROOMS, *agents)]
+    sections = [
+        _section("House", "mdi:lightbulb", house_cards),
+        _section("This computer", "mdi:desktop-tower", node),
+    ]
+    view = {"title": "House", "type": "sections", "max_columns": 2, "sections": sections}
+    await house.command("lovelace/dashboards/create", url_path=DASHBOARD, title="House", icon="mdi:home")
+    await house.command("lovelace/config/save", url_path=DASHBOARD, config={"title": "House", "views": [view]})
+    await house.command("frontend/set_system_data", key="core", value={"default_panel": DASHBOARD})
+
+
+def _section(title: str, icon: str, cards: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "grid", "cards": [{"type": "heading", "heading": title, "icon": icon}, *cards]}
+
+
+def _card(kind: str, entity: str, **options: Any) -> dict[str, Any]:
+    return {"type": kind, "entity": entity, **options}

@@ -18,6 +18,8 @@ from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 from custom_components.rouse.const import DOMAIN
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
+SENT = {path.stem for path in GOLDEN.glob("chat_*.json")}
+READ = {path.stem for path in GOLDEN.glob("*.json")} - SENT
 AGENT = "conversation.rouse_home"
 
 type Answer = Callable[[dict[str, Any]], Iterable[dict[str, Any]]]

@@ -26,7 +26,7 @@ from custom_components.rouse.messages import (
 from custom_components.rouse.replies import Assembler, Piece
 
 ID = "01JD0000000000000000000001"
-REQUEST = ChatRequest(ID, "ha-1", 2e9, "conversation", "en", (UserMessage("Hello"),))
+REQUEST = ChatRequest(ID, "ha-1", 2e9, "conversation", "en", "", (UserMessage("Hello"),))
 CALL = ToolCall("call-1", "HassTurnOn", {"name": "Lamp"})
 OTHER_CALL = ToolCall("call-2", "HassTurnOff", {"name": "Fan"})
 

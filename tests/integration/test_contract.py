@@ -4,7 +4,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import pytest
-from fake_hub import GOLDEN, golden
+from fake_hub import READ, golden
 from homeassistant.helpers.json import json_bytes
 from homeassistant.util.json import json_loads
 
@@ -21,15 +21,13 @@ from custom_components.rouse.messages import (
     UserMessage,
 )
 
-SENT = {"chat_request", "chat_cancel"}
-READ = sorted({path.stem for path in GOLDEN.glob("*.json")} - SENT)
-
 REQUEST = ChatRequest(
     id="01JD0000000000000000000001",
     client="home-assistant",
     deadline=1795000000.25,
     conversation_id="01JD0000000000000000000000",
     language="en",
+    instructions="Call me captain.",
     messages=(
         SystemMessage("You are a voice assistant for Home Assistant."),
         UserMessage("Turn on the kitchen light"),
@@ -58,7 +56,7 @@ def test_there_are_golden_messages() -> None:
     assert len(READ) >= 12
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", sorted(READ))
 def test_golden_message_is_read(name: str) -> None:
     message = golden(name)
     payload = message["payload"]

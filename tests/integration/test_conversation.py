@@ -14,6 +14,7 @@ from homeassistant.components.conversation import (
     async_get_chat_log,
 )
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import (
     CONF_LLM_HASS_API,
     CONF_PROMPT,
@@ -29,7 +30,7 @@ from homeassistant.helpers import llm
 from homeassistant.helpers.chat_session import async_get_chat_session
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
-from pytest_homeassistant_custom_component.common import MockConfigEntry, async_capture_events
+from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser, async_capture_events
 from pytest_homeassistant_custom_component.typing import MqttMockHAClient, MqttMockPahoClient
 
 LAMP = "input_boolean.lamp"
@@ -51,6 +52,13 @@ async def spoken_error(hass: HomeAssistant) -> Any:
     result = await say(hass)
     assert result.response.error_code is not None
     return speech(result)
+
+
+async def set_options(hass: HomeAssistant, hub: FakeHub, entry: ConfigEntry, options: dict[str, Any]) -> None:
+    hass.config_entries.async_update_entry(entry, options={CONF_TIMEOUT: 20, **options})
+    assert await hass.config_entries.async_reload(entry.entry_id)
+    hub.come()
+    await hass.async_block_till_done()
 
 
 def agent_state(hass: HomeAssistant) -> State:
@@ -250,25 +258,72 @@ async def test_an_agent_without_control_gets_no_tools(hass: HomeAssistant, hub: 
 
 
 async def test_a_missing_llm_api_is_spoken(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> None:
-    hass.config_entries.async_update_entry(entry, options={CONF_LLM_HASS_API: ["gone"]})
-
-    assert await hass.config_entries.async_reload(entry.entry_id)
-    hub.come()
-    await hass.async_block_till_done()
+    await set_options(hass, hub, entry, {CONF_LLM_HASS_API: ["gone"]})
 
     assert await spoken_error(hass) == "Error preparing LLM API"
 
 
 async def test_the_prompt_option(hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry) -> None:
-    options = {CONF_PROMPT: "Talk like a pirate of {{ ha_name }}.", CONF_TIMEOUT: 20}
-    hass.config_entries.async_update_entry(entry, options=options)
-    await hass.config_entries.async_reload(entry.entry_id)
-    hub.come()
+    await set_options(hass, hub, entry, {CONF_PROMPT: "Talk like a pirate of {{ ha_name }}."})
     hub.will_say(finished("Arr."))
 
     await say(hass)
 
-    assert "Talk like a pirate of test home." in hub.requests[0]["messages"][0]["text"]
+    [request] = hub.requests
+    assert "Talk like a pirate of test home." in request["messages"][0]["text"]
+    assert request["instructions"] == "Talk like a pirate of test home."
+
+
+@pytest.mark.parametrize("prompt", [None, "", llm.DEFAULT_INSTRUCTIONS_PROMPT, f"\n{llm.DEFAULT_INSTRUCTIONS_PROMPT}"])
+async def test_home_assistants_own_prompt_is_no_instruction_of_the_user(
+    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry, prompt: str | None
+) -> None:
+    await set_options(hass, hub, entry, {CONF_LLM_HASS_API: ["assist"], CONF_PROMPT: prompt})
+    hub.will_say(finished("Yes."))
+
+    await say(hass)
+
+    [request] = hub.requests
+    assert llm.DEFAULT_INSTRUCTIONS_PROMPT.splitlines()[0] in request["messages"][0]["text"]
+    assert request["instructions"] == ""
+
+
+async def test_the_prompt_option_knows_who_speaks(
+    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry, hass_owner_user: MockUser
+) -> None:
+    template = "Call me {{ user_name }}, I speak {{ llm_context.language }}."
+    await set_options(hass, hub, entry, {CONF_PROMPT: template})
+    hub.will_say(finished("Yes."))
+
+    context = Context(user_id=hass_owner_user.id)
+    await conversation.async_converse(hass, "Hello", None, context, agent_id=AGENT, language="en")
+
+    [request] = hub.requests
+    assert request["instructions"] == f"Call me {hass_owner_user.name}, I speak en."
+    assert request["instructions"] in request["messages"][0]["text"]
+
+
+async def test_what_an_automation_adds_is_an_instruction_for_the_whole_conversation(
+    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry
+) -> None:
+    await set_options(hass, hub, entry, {CONF_LLM_HASS_API: ["assist"], CONF_PROMPT: "Be brief."})
+    hub.will_say(finished("Shall I close it?"))
+    hub.will_say(finished("Closed."))
+    added = "The garage door was left open."
+
+    first = await conversation.async_converse(hass, "Hello", None, Context(), agent_id=AGENT, extra_system_prompt=added)
+    await say(hass, "Yes", first.conversation_id)
+
+    assert [request["instructions"] for request in hub.requests] == [f"Be brief.\n{added}"] * 2
+
+
+async def test_a_prompt_that_is_no_template_is_spoken(
+    hass: HomeAssistant, hub: FakeHub, entry: MockConfigEntry
+) -> None:
+    await set_options(hass, hub, entry, {CONF_PROMPT: "{{ broken"})
+
+    assert await spoken_error(hass) == "Sorry, I had a problem with my template"
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -426,9 +481,7 @@ async def test_a_tool_result_that_is_no_json_is_not_sent(
 
     llm.async_register_api(hass, ObjectApi(hass=hass, id="objects", name="Objects"))
     [entry] = hass.config_entries.async_entries("rouse")
-    hass.config_entries.async_update_entry(entry, options={CONF_LLM_HASS_API: ["objects"]})
-    await hass.config_entries.async_reload(entry.entry_id)
-    hub.come()
+    await set_options(hass, hub, entry, {CONF_LLM_HASS_API: ["objects"]})
     hub.will_say(finished("", tool_call("call-1", "test__object")))
 
     assert lamp

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from fake_hub import AGENT, GOLDEN, FakeHub, finished, golden
+from fake_hub import AGENT, READ, FakeHub, finished, golden
 from homeassistant.components import conversation
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers.json import json_bytes
@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from custom_components.rouse import topics
 from custom_components.rouse.topics import MalformedPayloadError
 
-READ = {
-    path.stem: golden(path.stem) for path in GOLDEN.glob("*.json") if path.stem not in {"chat_request", "chat_cancel"}
-}
-STATE = sorted(name for name in READ if not name.startswith("reply_"))
-REPLIES = sorted(name for name in READ if name.startswith("reply_"))
+MESSAGES = {name: golden(name) for name in sorted(READ)}
+STATE = [name for name in MESSAGES if not name.startswith("reply_")]
+REPLIES = [name for name in MESSAGES if name.startswith("reply_")]
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -77,7 +75,7 @@ def decode(topic: str, payload: bytes) -> Any:
 @given(st.data())
 @settings(deadline=None, database=None, max_examples=400)
 def test_a_payload_is_valid_or_malformed(data: st.DataObject) -> None:
-    message = READ[data.draw(st.sampled_from(sorted(READ)))]
+    message = MESSAGES[data.draw(st.sampled_from(list(MESSAGES)))]
     raw = data.draw(raw_payloads(message["payload"]))
 
     try:
@@ -119,7 +117,7 @@ def test_a_payload_is_valid_or_malformed(data: st.DataObject) -> None:
     ],
 )
 def test_reasons(name: str, changes: dict[str, Any], reason: str) -> None:
-    message = READ[name]
+    message = MESSAGES[name]
 
     with pytest.raises(MalformedPayloadError) as caught:
         decode(message["topic"], json.dumps({**message["payload"], **changes}).encode())
@@ -161,7 +159,7 @@ def test_other_topics_are_nobodys(topic: str) -> None:
 
 
 async def test_it_is_logged_once_per_topic(hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    status, telemetry = READ["hub_status"]["topic"], READ["node_telemetry"]["topic"]
+    status, telemetry = MESSAGES["hub_status"]["topic"], MESSAGES["node_telemetry"]["topic"]
     for _ in range(3):
         hub.say(status, "garbage", retain=False)
         hub.say(telemetry, {"cpu": 2}, retain=False)
@@ -193,7 +191,7 @@ async def test_home_assistant_goes_on(
 ) -> None:
     caplog.clear()
     for _ in range(10):
-        message = READ[data.draw(st.sampled_from(STATE))]
+        message = MESSAGES[data.draw(st.sampled_from(STATE))]
         hub.say(message["topic"], data.draw(raw_payloads(message["payload"])), retain=False)
     await hass.async_block_till_done()
     hub.come()
@@ -211,7 +209,7 @@ async def test_a_conversation_ends_whatever_the_replies(
     hass: HomeAssistant, hub: FakeHub, caplog: pytest.LogCaptureFixture, data: st.DataObject
 ) -> None:
     caplog.clear()
-    replies = [data.draw(raw_payloads(READ[data.draw(st.sampled_from(REPLIES))]["payload"])) for _ in range(6)]
+    replies = [data.draw(raw_payloads(MESSAGES[data.draw(st.sampled_from(REPLIES))]["payload"])) for _ in range(6)]
 
     def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
         for reply in replies:

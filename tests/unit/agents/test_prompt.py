@@ -1,9 +1,10 @@
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from appliance.agents.prompt import MAX_NAMES, build_body
+from appliance.agents.prompt import MAX_NAMES, build_prompt
 from appliance.bus.messages import (
     AssistantMessage,
     ChatMessage,
@@ -48,7 +49,11 @@ def request(
     )
 
 
-def roles(body: dict[str, Any]) -> list[str]:
+def build_body(asked: ChatRequest, agent: AgentSettings) -> Mapping[str, Any]:
+    return build_prompt(asked, agent).body
+
+
+def roles(body: Mapping[str, Any]) -> list[str]:
     return [message["role"] for message in body["messages"]]
 
 
@@ -99,19 +104,41 @@ def test_a_house_with_very_many_names_is_not_squeezed_into_a_grammar() -> None:
     assert "enum" not in body["tools"][0]["function"]["parameters"]["properties"]["name"]
 
 
-def test_examples_use_only_tools_that_are_offered_and_come_before_the_user() -> None:
-    body = build_body(request(SystemMessage(text="S"), UserMessage(text="Light!"), tools=(TURN_ON,)), AgentSettings())
-    called = [call["function"]["name"] for m in body["messages"] for call in m.get("tool_calls", ())]
-    assert called == ["HassTurnOn"]
-    assert body["messages"][-1] == {"role": "user", "content": "Light!"}
-    assert roles(body)[0] == "system"
-
-
-def test_examples_find_an_intent_behind_the_integrations_prefix() -> None:
+def test_a_models_call_gets_home_assistants_name_back() -> None:
     tool = TURN_ON.model_copy(update={"name": "intent__HassTurnOn"})
-    body = build_body(request(UserMessage(text="Light!"), tools=(tool,)), AgentSettings())
-    called = [call["function"]["name"] for m in body["messages"] for call in m.get("tool_calls", ())]
-    assert called == ["intent__HassTurnOn"]
+    prompt = build_prompt(request(UserMessage(text="Light!"), tools=(tool,)), AgentSettings())
+    assert prompt.body["tools"][0]["function"]["name"] == "HassTurnOn"
+    call = ToolCall(id="call-1", name="HassTurnOn", arguments={"name": "Kitchen Light"})
+    assert prompt.restore(call) == call.model_copy(update={"name": "intent__HassTurnOn"})
+    unknown = call.model_copy(update={"name": "HassDance"})
+    assert prompt.restore(unknown) == unknown
+
+
+def test_the_full_style_leaves_names_results_and_home_assistants_prompt_alone() -> None:
+    tool = TURN_ON.model_copy(update={"name": "intent__HassTurnOn"})
+    call = ToolCall(id="call-1", name=tool.name, arguments={"name": "Kitchen Light"})
+    result = {"response_type": "action_done", "speech": {}, "data": {"success": [], "failed": []}}
+    asked = request(
+        SystemMessage(text="A long text."),
+        UserMessage(text="Light!"),
+        AssistantMessage(tool_calls=(call,)),
+        ToolMessage(call_id="call-1", name=tool.name, result=result),
+        tools=(tool,),
+    )
+    prompt = build_prompt(asked, AgentSettings(prompt_style="full"))
+    assert prompt.body["tools"][0]["function"]["name"] == tool.name
+    assert [message["role"] for message in prompt.body["messages"]] == ["system", "user", "assistant", "tool"]
+    assert prompt.body["messages"][0]["content"] == "A long text."
+    assert prompt.body["messages"][2]["tool_calls"][0]["function"]["name"] == tool.name
+    assert json.loads(prompt.body["messages"][3]["content"]) == result
+    assert prompt.restore(call) == call
+
+
+def test_examples_come_between_the_instructions_and_the_user() -> None:
+    body = build_body(request(UserMessage(text="Light!"), tools=(TURN_ON,)), AgentSettings())
+    assert roles(body)[0] == "system"
+    assert len(body["messages"]) > 2
+    assert body["messages"][-1] == {"role": "user", "content": "Light!"}
 
 
 @pytest.mark.parametrize(

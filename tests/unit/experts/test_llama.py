@@ -23,8 +23,8 @@ from appliance.experts.errors import ModelLoadError
 from appliance.experts.llama import LlamaBackend
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
+from tests.fuzzing import mutated
 from tests.unit.experts.conftest import Client, serving
-from tests.unit.experts.test_api_fuzz import mutated
 
 pytestmark = pytest.mark.model
 
@@ -253,7 +253,7 @@ async def test_hostile_schemas_and_samplers_do_not_end_the_process(model: Path) 
         "additionalProperties": {"type": ["string", "null"]},
         "$defs": {"c": {"type": "object", "properties": {"c": {"$ref": "#/$defs/c"}}}},
     }
-    schemas = [*HOSTILE, nested(20), nested(90), *(mutated(good, chance) for _ in range(60))]
+    schemas = [*HOSTILE, nested(20), nested(90), *(mutated(good, chance, 0.06) for _ in range(60))]
     settings = SETTINGS.model_dump_json(exclude={"max_body_bytes"})
     async with launched(model, "--settings", settings) as process:
         assert process.stdout is not None
