@@ -35,9 +35,9 @@ class LlamaBackend:
     def __init__(self, path: Path, settings: EngineSettings) -> None:
         """Load the model. Raises ModelLoadError."""
         llama_log.capture()
-        self._settings = settings
         self._threads = settings.threads or _usable_cores()
         self._model = _load(path, settings)
+        self._settings = settings = settings.limited_to(llama_cpp.llama_model_n_ctx_train(self._model))
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._batch_tokens = max(settings.batch_tokens, settings.slots)
         self._context = self._new_context(path)

@@ -70,8 +70,6 @@ class Scheduler:
         self._backend: Backend | None = None
         self._deadline = 0.0
         self._failures = 0
-        self._limit = settings.context_tokens
-        metrics.kv_size.set(settings.kv_cells)
 
     # ---- event loop side
 
@@ -99,7 +97,7 @@ class Scheduler:
     @property
     def context_tokens(self) -> int:
         """Most tokens of one request."""
-        return self._limit
+        return self._settings.context_tokens
 
     def status(self) -> Status:
         """Return a snapshot."""
@@ -108,8 +106,8 @@ class Scheduler:
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request. Raises BusyError, LoadingError, EngineBrokenError or ContextExceededError."""
         self._check_open()
-        if len(request.prompt) >= self._limit:
-            raise ContextExceededError(prompt_tokens=len(request.prompt), limit=self._limit)
+        if len(request.prompt) >= self.context_tokens:
+            raise ContextExceededError(prompt_tokens=len(request.prompt), limit=self.context_tokens)
         generation = Generation(request, submitted=time.monotonic(), wake=self._wake)
         with self._changed:
             if len(self._waiting) >= self._settings.queue_limit + self._prefixes.free_slots:
@@ -199,7 +197,8 @@ class Scheduler:
             self._post(_settle, self._ended, failure)
             return
         try:
-            self._limit = min(self._limit, backend.info.trained_context or self._limit)
+            self._settings = self._settings.limited_to(backend.info.trained_context)
+            self._metrics.kv_size.set(self._settings.kv_cells)
             self._backend = backend
             if self._state == "loading":
                 self._state = "ready"
@@ -267,7 +266,7 @@ class Scheduler:
 
     def _worst(self, generation: Generation) -> int:
         request = generation.request
-        return min(len(request.prompt) + request.max_tokens, self._limit)
+        return min(len(request.prompt) + request.max_tokens, self.context_tokens)
 
     def _join(self, backend: Backend, generation: Generation, outbox: Outbox) -> None:
         claim = self._prefixes.claim(generation.request.prompt)
@@ -280,7 +279,7 @@ class Scheduler:
                 len(slot.tokens),
                 backend=backend,
                 metrics=self._metrics,
-                context_tokens=self._limit,
+                context_tokens=self.context_tokens,
             )
         except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
             del slot.tokens[backend.keep(slot.seq, 0) :]

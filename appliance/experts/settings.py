@@ -1,5 +1,7 @@
 """What an engine is started with."""
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -56,3 +58,7 @@ class EngineSettings(BaseModel):
     def kv_cells(self) -> int:
         """Size of the KV cache in tokens."""
         return self.kv_tokens or self.context_tokens * self.slots
+
+    def limited_to(self, trained_context: int) -> Self:
+        """Return the settings for a model that was trained for so many tokens; 0 where it does not say."""
+        return self.model_copy(update={"context_tokens": min(self.context_tokens, trained_context or 1 << 20)})

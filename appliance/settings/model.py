@@ -150,7 +150,7 @@ class ExpertSettings(Section):
     """Requests generated at the same time. More share the machine's speed and need more memory."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 means all physical cores."""
-    batch: Annotated[int, Field(ge=32, le=8192)] = 512
+    batch: Annotated[int, Field(ge=32, le=8192)] = 256
     """Tokens in one step at most; a longer prompt is read in several steps."""
     queue: Annotated[int, Field(ge=0, le=10_000)] = 64
     """Requests that may wait for a slot before the expert answers 503."""

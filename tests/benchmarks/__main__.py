@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -61,8 +62,8 @@ async def _levels(url: str, tokens: int) -> AsyncIterator[Level]:
 
 def table(results: Results) -> Table:
     """Return the results with our ratio to each server."""
-    shown = Table(title="Streaming chat over HTTP; times in milliseconds")
-    for column in ("server", "clients", "tokens/s", "ours is", "first p50", "first p95", "gap p50", "gap p95"):
+    shown = Table(title="Streaming chat over HTTP; times in milliseconds", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("server", "clients", "tokens/s", "ours is", "first\np50", "first\np95", "gap\np50", "gap\np95"):
         shown.add_column(column, justify="left" if column == "server" else "right", no_wrap=True)
     for name, levels in results.items():
         for ours, level in zip(results[OURS], levels, strict=True):
