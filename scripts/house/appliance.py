@@ -9,8 +9,9 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 
@@ -18,6 +19,7 @@ from scripts.house.processes import child
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = REPOSITORY / "build" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+ONE_EXPERT: Mapping[str, Path] = MappingProxyType({"small": MODEL})
 START_SECONDS = 90
 
 
@@ -34,7 +36,7 @@ class Appliance:
     gateway_port: int
     password: str | None = None
     """Of an external broker at `broker_port`; without it the hub starts its own."""
-    experts: Mapping[str, Path] = field(default_factory=lambda: {"small": MODEL})
+    experts: Mapping[str, Path] = ONE_EXPERT
     """Model files by name."""
 
     def configure(self) -> None:

@@ -23,7 +23,7 @@ from appliance.bus.topics import (
     REPLY,
     Topic,
 )
-from scripts.house.appliance import Appliance
+from scripts.house.appliance import ONE_EXPERT, Appliance
 from scripts.house.mosquitto import mosquitto
 from scripts.house.processes import free_port, tail
 from tests.system.client import House as BusClient
@@ -162,14 +162,14 @@ async def start_broker(kind: Kind, folder: Path, stack: AsyncExitStack) -> Runni
 
 @asynccontextmanager
 async def running_house(
-    folder: Path, kind: Kind, *, experts: Mapping[str, Path] | None = None, group: str = ""
+    folder: Path, kind: Kind, *, experts: Mapping[str, Path] = ONE_EXPERT, group: str = ""
 ) -> AsyncIterator[House]:
     """Start everything and wait until the experts are ready.
 
     Args:
         folder: for configuration, state and logs.
         kind: the hub's own broker (amqtt), or mosquitto.
-        experts: models by name; one small one when not given.
+        experts: models by name.
         group: further settings in TOML, weaker than those that `Appliance` writes.
     """
     async with AsyncExitStack() as stack:
@@ -179,7 +179,7 @@ async def running_house(
             broker_port=broker.port if broker else free_port(),
             gateway_port=free_port(),
             password=PASSWORDS["rouse"] if broker else None,
-            experts=experts,  # type: ignore[arg-type]
+            experts=experts,
         )
         appliance.configure()
         (appliance.folder / "groups").mkdir()
@@ -195,7 +195,7 @@ async def running_house(
         await stack.enter_async_context(bus)
         house = House(appliance, broker=broker, http=http, client=client, observed=observed)
         try:
-            for name in experts or ("small",):
+            for name in experts:
                 await observed.until_expert(name, "ready")
             await observed.until(lambda: AGENT_ANNOUNCEMENT.at(agent="home") in observed.latest, "the agent")
         except AssertionError as error:
