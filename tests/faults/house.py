@@ -184,7 +184,8 @@ async def running_house(
         appliance.configure()
         (appliance.folder / "groups").mkdir()
         (appliance.folder / "groups" / "all.toml").write_text(group)
-        await stack.enter_async_context(appliance.running())
+        for name in ("hub", "node"):
+            await stack.enter_async_context(appliance.process(name))
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(100))
         )
