@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from rich.console import Console
@@ -74,7 +75,8 @@ async def _run(folder: Path, console: Console, *, once: bool) -> int:
     try:
         async with AsyncExitStack() as stack:
             work = asyncio.create_task(_demonstrate(stack, folder, console, once=once))
-            await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+            either: tuple[asyncio.Future[Any], ...] = work, stop
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 work.cancel()
                 await asyncio.wait([work])

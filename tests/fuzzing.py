@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-SCALARS = (
+SCALARS: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**63, -(2**70), 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"), "", "x",
     "\ud800", "\x00", "🏠" * 20, "<tool_call>", "<|im_end|>", "#/", "{}", [], {}, [[]], [{}], {"$ref": "#"},
     {"type": "object"},

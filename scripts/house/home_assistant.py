@@ -237,7 +237,7 @@ async def home_assistant(
     """
     _prepare(folder, port, lights)
     log = folder / "process.log"
-    command = [sys.executable, "-m", "homeassistant", "--skip-pip", "--config", folder]
+    command = [sys.executable, "-m", "homeassistant", "--skip-pip", "--config", str(folder)]
     async with child(command, log=log, grace=30) as process:
         house = HomeAssistant(http=http, url=f"http://127.0.0.1:{port}")
         await _until_it_answers(process, house, log)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -46,7 +47,7 @@ async def test_everything_reconnects_and_the_answer_arrives_whole(house: House) 
     await house.observed.until(lambda: is_online(seen.get(HUB_STATUS.at())), "hub online")
     await house.observed.until(lambda: is_online(seen.get(NODE_STATUS.at(node=NODE))), "node online")
     for topic in (HUB_ANNOUNCEMENT.at(), NODE_ANNOUNCEMENT.at(node=NODE), AGENT_ANNOUNCEMENT.at(agent="home")):
-        await house.observed.until(lambda topic=topic: topic in seen, topic)
+        await house.observed.until(partial(seen.__contains__, topic), topic)
     await house.observed.until_expert("small", "ready")
     # A client that was away asks again with the same id: it gets the end of the one run.
     await house.client.ask("interrupted", text=LONG, seconds=120)

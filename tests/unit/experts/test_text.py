@@ -6,8 +6,9 @@ from appliance.experts.text import StopStrings, Utf8Stream, overlap
 ALPHABET = st.text(alphabet="ab<|>", max_size=24)
 
 
-def cut(text: bytes | str, sizes: list[int]) -> list:
-    pieces, at = [], 0
+def cut[T: (bytes, str)](text: T, sizes: list[int]) -> list[T]:
+    pieces: list[T] = []
+    at = 0
     for size in sizes:
         pieces.append(text[at : at + size])
         at += size

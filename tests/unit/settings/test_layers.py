@@ -110,4 +110,4 @@ def test_files_from_windows(write: Write, loaded: Load, content: bytes) -> None:
 
 def test_settings_are_immutable(loaded: Load) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        loaded().settings.gateway.port = 1  # type: ignore[misc]
+        loaded().settings.gateway.port = 1
