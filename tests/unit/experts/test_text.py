@@ -12,7 +12,8 @@ def cut[T: (bytes, str)](text: T, sizes: list[int]) -> list[T]:
     for size in sizes:
         pieces.append(text[at : at + size])
         at += size
-    return [*pieces, text[at:]]
+    pieces.append(text[at:])
+    return pieces
 
 
 SIZES = st.lists(st.integers(0, 5), max_size=12)
