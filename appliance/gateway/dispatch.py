@@ -162,7 +162,8 @@ class Dispatcher:
     async def _ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> Answer:
         # A fresh connection each: a kept-alive one may have been closed by the expert unnoticed, and
         # a request that fails on it can't be told from one that the expert dropped.
-        longest_gap = self._settings.first_token_timeout
+        streamed = body.get("stream") is True
+        longest_gap = self._settings.first_token_timeout if streamed else self._settings.answer_timeout
         timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout, sock_read=longest_gap)
         async with asyncio.timeout(longest_gap):
             response = await self._http.post(

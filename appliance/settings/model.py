@@ -131,6 +131,8 @@ class GatewaySettings(Section):
     """How long a connection to an expert may take. A live expert in the house accepts within milliseconds."""
     first_token_timeout: Seconds = 120.0
     """How long an expert may take to its first token: a long prompt on an old machine takes a minute."""
+    answer_timeout: Seconds = 600.0
+    """How long an expert may take for an answer that is not streamed: its first byte comes with its last token."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Largest request body; it leaves room for images."""
 

@@ -73,7 +73,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         registry, metrics = ExpertRegistry(), GatewayMetrics()
-        settings = GatewaySettings(fallbacks=("spare",), connect_timeout=0.5, first_token_timeout=1)
+        settings = GatewaySettings(fallbacks=("spare",), connect_timeout=0.5, first_token_timeout=1, answer_timeout=3)
         dispatcher = Dispatcher(http=http, registry=registry, settings=settings, expert_key=EXPERT_KEY, metrics=metrics)
         server = GatewayServer(
             dispatcher=dispatcher, registry=registry, metrics=metrics, api_key=KEY, max_body_bytes=100_000
@@ -82,10 +82,11 @@ async def gateway() -> AsyncIterator[Gateway]:
         await asyncio.sleep(0)
 
 
-def answers(text: str, status: int = 200) -> Script:
-    """An expert that answers at once with JSON."""
+def answers(text: str, status: int = 200, *, after: float = 0.0) -> Script:
+    """An expert that answers with JSON, some seconds later."""
 
     async def script(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(after)
         return web.json_response({"text": text}, status=status)
 
     return script

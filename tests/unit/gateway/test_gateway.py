@@ -47,6 +47,20 @@ async def test_before_the_first_token_another_expert_takes_over(gateway: Gateway
         assert await response.read() == b"data: [DONE]\n\n"
 
 
+async def test_an_answer_in_one_piece_may_take_longer_than_a_first_token(gateway: Gateway) -> None:
+    await gateway.add("large", answers("whole", after=1.5))
+    await gateway.add("spare", answers("another"))
+    async with gateway.post(model="large") as response:
+        assert (response.headers["X-Rouse-Expert"], await response.json()) == ("large", {"text": "whole"})
+
+
+async def test_an_answer_in_one_piece_does_not_take_for_ever(gateway: Gateway) -> None:
+    await gateway.add("large", answers("whole", after=30))
+    await gateway.add("spare", answers("another"))
+    async with gateway.post(model="large") as response:
+        assert (response.headers["X-Rouse-Expert"], await response.json()) == ("spare", {"text": "another"})
+
+
 async def test_a_dead_expert_costs_one_connection_error_and_is_asked_last_for_a_while(
     gateway: Gateway,
 ) -> None:
