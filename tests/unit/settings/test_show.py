@@ -30,6 +30,7 @@ def test_table(write: Write, loaded: Load, tmp_path: Path) -> None:
         ["gateway.fallbacks", "[]", "default"],
         ["gateway.connect_timeout", "3.0", "environment", "variable", "ROUSE_GATEWAY__CONNECT_TIMEOUT"],
         ["gateway.first_token_timeout", "120.0", "default"],
+        ["gateway.answer_timeout", "600.0", "default"],
         ["gateway.max_body_bytes", "33554432", "default"],
     ]
 
