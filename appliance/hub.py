@@ -18,13 +18,13 @@ from appliance.bus.connection import Connection, reachable
 from appliance.bus.messages import HubAnnouncement
 from appliance.bus.topics import HUB_ANNOUNCEMENT, HUB_STATUS
 from appliance.errors import StartError
-from appliance.experts.http_server import http_runner
 from appliance.gateway.dispatch import Dispatcher
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
 from appliance.gateway.server import GatewayServer
+from appliance.http_server import http_runner
 from appliance.node.identity import node_name
-from appliance.node.running import until
+from appliance.running import until
 from appliance.security.broker import accounts, connect_to, secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings

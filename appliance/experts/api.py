@@ -16,12 +16,12 @@ from appliance.experts.chat import ChatPrompts, with_bos
 from appliance.experts.errors import ExpertError, InvalidRequestError, ModelNotFoundError, UnsupportedError
 from appliance.experts.events import Failed
 from appliance.experts.generation import GenerationRequest
-from appliance.experts.http_server import read_body
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.requests import ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from appliance.experts.responses import ChatResponses, CompletionResponses, Json, sse
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
+from appliance.http_server import read_body
 
 _log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from aiohttp import web
 from appliance.experts.api import ExpertApi
 from appliance.experts.backend import Backend, BackendFactory
 from appliance.experts.errors import ModelLoadError
-from appliance.experts.http_server import http_runner
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
+from appliance.http_server import http_runner
 
 _log = logging.getLogger(__name__)
 

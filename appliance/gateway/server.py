@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from appliance.experts.http_server import read_body
 from appliance.gateway.dispatch import EVENT_STREAM, MAX_QUOTED, Dispatcher
 from appliance.gateway.errors import ExpertDiedError, GatewayError, InvalidRequestError, UnauthorizedError
 from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
+from appliance.http_server import read_body
 from appliance.routing.candidates import AUTO
 
 _log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from appliance.bus.topics import EXPERT_STATUS, NODE_ANNOUNCEMENT, NODE_STATUS, 
 from appliance.node.expert import ExpertLoad, ExpertProcess
 from appliance.node.hardware import read_hardware, read_macs
 from appliance.node.identity import node_name
-from appliance.node.running import until
 from appliance.node.telemetry import read_telemetry
+from appliance.running import until
 from appliance.settings.model import Settings
 
 
