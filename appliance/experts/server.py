@@ -25,9 +25,8 @@ as long as a step of a small model."""
 
 SPIN_COUNT = "1000"
 """How often a compute thread looks for work before it sleeps (libgomp's GOMP_SPINCOUNT). Its default of 300,000
-holds a core that another process needs: on two cores with other work, two experts that generated at once fell
-from 27 tokens a second to 1 in all, and to 18 with this. Alone, this costs a few per cent at most, while not
-spinning at all (OMP_WAIT_POLICY=passive) costs two thirds."""
+holds a core that another process needs; not spinning at all costs an expert that is alone two thirds of its speed.
+The measurements, which are noisy, are in docs/decisions/own-engine.md."""
 
 
 def llama_backend(model: Path, settings: EngineSettings) -> BackendFactory:
