@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from appliance.experts.chat.output import ToolPolicy
 from appliance.experts.errors import EngineBrokenError
 from appliance.experts.events import Event, Failed, Finished
-from appliance.experts.output import ToolPolicy
 from appliance.experts.sampling import Sampling
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance.experts.api import ExpertApi
 from appliance.experts.backend import Backend, BackendFactory
+from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.errors import ModelLoadError
+from appliance.experts.http.api import ExpertApi
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
 from appliance.http_server import http_runner
 
@@ -35,7 +35,7 @@ def llama_backend(model: Path, settings: EngineSettings) -> BackendFactory:
     def load() -> Backend:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # libgomp reads it when llama.cpp is imported
         try:
-            from appliance.experts.llama import LlamaBackend  # noqa: PLC0415  # tests and gateways do without it
+            from appliance.experts.llama.backend import LlamaBackend  # noqa: PLC0415  # tests and gateways do without it
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"llama.cpp is not usable on this machine: {error}") from error
         return LlamaBackend(model, settings)

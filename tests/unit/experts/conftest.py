@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from appliance.experts.backend import Backend
-from appliance.experts.scheduler import Scheduler
+from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.server import running_expert
 from appliance.experts.settings import EngineSettings
 from tests.unit.experts.fake_backend import FakeBackend

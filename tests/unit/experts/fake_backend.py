@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance.experts.backend import ModelInfo, Run
+from appliance.experts.chat.templates import CHATML
 from appliance.experts.errors import StepError
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
-from appliance.experts.templates import CHATML
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|end|>")
 IM_START, IM_END, END = range(256, 259)

@@ -19,9 +19,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.errors import ModelLoadError
-from appliance.experts.llama import LlamaBackend
-from appliance.experts.scheduler import Scheduler
+from appliance.experts.llama.backend import LlamaBackend
 from appliance.experts.settings import EngineSettings
 from tests.fuzzing import mutated
 from tests.unit.experts.conftest import Client, serving

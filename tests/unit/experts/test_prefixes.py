@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.experts.prefixes import SlotPrefixes, common_prefix
+from appliance.experts.engine.prefixes import SlotPrefixes, common_prefix
 
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
 

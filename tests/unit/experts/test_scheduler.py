@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.errors import (
     BusyError,
     ContextExceededError,
@@ -17,7 +18,6 @@ from appliance.experts.errors import (
 from appliance.experts.events import Event, TextDelta
 from appliance.experts.generation import GenerationRequest
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
 from tests.unit.experts.fake_backend import FakeBackend
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.experts.text import StopStrings, Utf8Stream, overlap
+from appliance.experts.chat.text import StopStrings, Utf8Stream, overlap
 
 ALPHABET = st.text(alphabet="ab<|>", max_size=24)
 

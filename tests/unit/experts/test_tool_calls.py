@@ -3,9 +3,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.experts.chat.output import Output, ToolPolicy
+from appliance.experts.chat.tool_calls import ToolCallParser
 from appliance.experts.events import TextDelta, ToolCall
-from appliance.experts.output import Output, ToolPolicy
-from appliance.experts.tool_calls import ToolCallParser
 
 CALL = '<tool_call>{"name": "On", "arguments": {"name": "Lamp"}}</tool_call>'
 

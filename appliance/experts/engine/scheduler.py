@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from appliance.experts.backend import Backend, BackendFactory, ModelInfo
-from appliance.experts.batching import plan
+from appliance.experts.engine.batching import plan
+from appliance.experts.engine.prefixes import Claim, SlotPrefixes
+from appliance.experts.engine.running import Running
 from appliance.experts.errors import (
     BusyError,
     ContextExceededError,
@@ -28,8 +30,6 @@ from appliance.experts.errors import (
 from appliance.experts.events import Event, Failed
 from appliance.experts.generation import Generation, GenerationRequest
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.prefixes import Claim, SlotPrefixes
-from appliance.experts.running import Running
 from appliance.experts.settings import EngineSettings
 
 _log = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import hdrs, web
 
-from appliance.experts.api_errors import body_of, plain_response, response_to
 from appliance.experts.backend import Backend
-from appliance.experts.chat import ChatPrompts, with_bos
+from appliance.experts.chat.prompts import ChatPrompts, with_bos
+from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.errors import ExpertError, InvalidRequestError, ModelNotFoundError, UnsupportedError
 from appliance.experts.events import Failed
 from appliance.experts.generation import GenerationRequest
+from appliance.experts.http.errors import body_of, plain_response, response_to
+from appliance.experts.http.requests import ChatRequest, CompletionRequest, EmbeddingRequest, parse
+from appliance.experts.http.responses import ChatResponses, CompletionResponses, Json, sse
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.requests import ChatRequest, CompletionRequest, EmbeddingRequest, parse
-from appliance.experts.responses import ChatResponses, CompletionResponses, Json, sse
-from appliance.experts.scheduler import Scheduler
 from appliance.experts.settings import EngineSettings
 from appliance.http_server import read_body
 

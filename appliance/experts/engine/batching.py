@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from appliance.experts.backend import Run
-from appliance.experts.running import Running
+from appliance.experts.engine.running import Running
 from appliance.experts.settings import EngineSettings
 
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from appliance.experts.requests import Function, Message, MessageToolCall
-from appliance.experts.tool_calls import CLOSE, OPEN
+from appliance.experts.chat.tool_calls import CLOSE, OPEN
+from appliance.experts.http.requests import Function, Message, MessageToolCall
 
 FEW_VALUES = 4
 """An argument's possible values are listed if there are no more than this; the grammar enforces them all."""

@@ -3,12 +3,12 @@
 import time
 
 from appliance.experts.backend import Backend, Run
+from appliance.experts.chat.output import Output
+from appliance.experts.engine.prefixes import Slot
 from appliance.experts.errors import InvalidRequestError
 from appliance.experts.events import Event, Finished, FinishReason, Timings
 from appliance.experts.generation import Generation
 from appliance.experts.metrics import ExpertMetrics
-from appliance.experts.output import Output
-from appliance.experts.prefixes import Slot
 
 
 class Running:

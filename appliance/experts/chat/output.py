@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from appliance.experts.chat.text import StopStrings, Utf8Stream
+from appliance.experts.chat.tool_calls import MOST_CALLS, ToolCallParser
 from appliance.experts.events import TextDelta, ToolCall
-from appliance.experts.text import StopStrings, Utf8Stream
-from appliance.experts.tool_calls import MOST_CALLS, ToolCallParser
 
 type Delta = TextDelta | ToolCall
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from appliance.experts.backend import Backend
+from appliance.experts.chat.grammar import call_grammar, json_grammar
+from appliance.experts.chat.output import ToolPolicy
+from appliance.experts.chat.templates import ChatTemplate
+from appliance.experts.chat.tool_calls import OPEN
+from appliance.experts.chat.tool_prompt import generic_messages, native_messages
 from appliance.experts.errors import InvalidRequestError
 from appliance.experts.generation import GenerationRequest
-from appliance.experts.grammar import call_grammar, json_grammar
-from appliance.experts.output import ToolPolicy
-from appliance.experts.requests import ChatRequest, Function, Message
-from appliance.experts.templates import ChatTemplate
-from appliance.experts.tool_calls import OPEN
-from appliance.experts.tool_prompt import generic_messages, native_messages
+from appliance.experts.http.requests import ChatRequest, Function, Message
 
 type Json = dict[str, Any]
 

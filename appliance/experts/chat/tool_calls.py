@@ -6,8 +6,8 @@
 
 import json
 
+from appliance.experts.chat.text import overlap
 from appliance.experts.events import TextDelta, ToolCall
-from appliance.experts.text import overlap
 
 OPEN = "<tool_call>"
 CLOSE = "</tool_call>"

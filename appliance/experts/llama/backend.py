@@ -14,14 +14,14 @@ import llama_cpp
 import numpy as np
 import psutil
 
-from appliance.experts import llama_log
 from appliance.experts.backend import ModelInfo, Run
+from appliance.experts.chat.tool_calls import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
-from appliance.experts.llama_embedder import LlamaEmbedder
-from appliance.experts.llama_sampler import LlamaSampler
+from appliance.experts.llama import log as llama_log
+from appliance.experts.llama.embedder import LlamaEmbedder
+from appliance.experts.llama.sampler import LlamaSampler
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
-from appliance.experts.tool_calls import CLOSE, OPEN
 
 _MAGIC = b"GGUF"
 _CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL

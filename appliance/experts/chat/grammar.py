@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from appliance.experts.chat.tool_calls import CLOSE, MOST_CALLS, OPEN
 from appliance.experts.errors import InvalidRequestError
-from appliance.experts.tool_calls import CLOSE, MOST_CALLS, OPEN
 
 MOST_DEPTH = 32
 MOST_NODES = 2_000

@@ -13,8 +13,8 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from appliance.experts.chat.tool_calls import OPEN
 from appliance.experts.errors import InvalidRequestError, ModelLoadError
-from appliance.experts.tool_calls import OPEN
 
 CHATML = (
     "{% for message in messages %}"

@@ -1,0 +1,1 @@
+"""From chats to prompts, and from tokens to text and tool calls."""

@@ -1,0 +1,1 @@
+"""Continuous batching: which requests run, what a step computes, whose cells are shared."""
