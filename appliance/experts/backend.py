@@ -15,7 +15,7 @@ class Run:
     """Consecutive tokens of one sequence in a batch."""
 
     seq: int
-    """Sequence id, 0 to slots - 1."""
+    """Sequence id, 0 to `sequences`; the last one is for moving cells."""
     position: int
     """Position of the first token; equals the number of the sequence's tokens in the KV cache."""
     tokens: Sequence[int]
@@ -39,6 +39,8 @@ class ModelInfo:
     """Number of tokens."""
     trained_context: int
     """Tokens the model was trained for."""
+    state_key: str
+    """What a saved state depends on: the model's contents, llama.cpp's version, the context's settings."""
     special_texts: tuple[str, ...] = ()
     """Texts that tokenise to control tokens when special tokens are parsed."""
 
@@ -63,9 +65,11 @@ class Sampler(Protocol):
 
 
 class Backend(Protocol):
-    """A loaded model with a context of `slots` sequences."""
+    """A loaded model with a context of `sequences` + 1 sequences."""
 
     info: ModelInfo
+    divisible: bool
+    """Whether a sequence's state can be cut and shared in part, unlike that of a recurrent or hybrid model."""
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Tokenise without adding anything; `special` parses control tokens in the text. Thread-safe."""
@@ -92,10 +96,22 @@ class Backend(Protocol):
         A model that can't cut a sequence (recurrent, hybrid) loses it all.
         """
 
-    def copy(self, source: int, target: int, tokens: int) -> int:
-        """Let an empty sequence share the first cells of another; return how many it has then.
+    def cut(self, seq: int, start: int, end: int) -> None:
+        """Remove the cells at positions `start` to `end` - 1 of a sequence, of a divisible model."""
 
-        A model whose state can't be shared in part (recurrent, hybrid) shares nothing.
+    def copy(self, source: int, target: int, start: int, end: int) -> int:
+        """Let a sequence share another's cells at positions `start` to `end` - 1; return how many tokens it has then.
+
+        Of an indivisible model, the whole state of the source is shared, and the target is empty before.
+        """
+
+    def save(self, seq: int) -> memoryview:
+        """Return the state of a sequence: the contents of its cells."""
+
+    def restore(self, seq: int, data: memoryview) -> bool:
+        """Replace a sequence by a state that `save` returned; False, and an empty sequence, if that can't be.
+
+        llama.cpp trusts the data: it must come from this very model and these settings.
         """
 
     def embed(self, tokens: Sequence[int]) -> list[float]:

@@ -21,6 +21,8 @@ class GenerationRequest:
     grammar: str | None = None
     """GBNF that the whole answer follows."""
     tools: ToolPolicy | None = None
+    name: str = ""
+    """Requests of one name share the beginning of their prompts, which is then worth keeping."""
 
 
 class Generation:

@@ -33,8 +33,14 @@ class ExpertMetrics:
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens received").labels(name)
         self.cached_tokens = counter("prompt_tokens_cached", "Prompt tokens whose KV was there").labels(name)
         self._generated_tokens = counter("generated_tokens", "Tokens generated").labels(name)
-        self.prefix_hits = counter("prefix_hits", "Prompts that shared a prefix with a slot").labels(name)
-        self.prefix_misses = counter("prefix_misses", "Prompts that shared none").labels(name)
+        hits = Counter(
+            "rouse_expert_prefix_hits",
+            "Prompts whose beginning was known, by where it was",
+            ["expert", "place"],
+            registry=registry,
+        )
+        self._hits = {place: hits.labels(name, place) for place in ("cells", "memory")}
+        self._misses = counter("prefix_misses", "Prompts whose beginning was not known").labels(name)
         self.failed_steps = counter("failed_steps", "Decode steps that failed").labels(name)
         self.first_token = histogram("first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS)
         self.inter_token = histogram("inter_token_seconds", "Token to token", INTER_TOKEN_SECONDS)
@@ -46,6 +52,16 @@ class ExpertMetrics:
     def count_request(self, endpoint: str, status: int) -> None:
         """Count an answered request by its route and HTTP status."""
         self._requests.labels(self._name, endpoint, status).inc()
+
+    def count_prefix(self, cells: int, memory: int) -> None:
+        """Count a prompt by how many of its tokens were in KV cells, and how many came back from memory."""
+        self.cached_tokens.inc(cells + memory)
+        if memory:
+            self._hits["memory"].inc()
+        elif cells:
+            self._hits["cells"].inc()
+        else:
+            self._misses.inc()
 
     def count_token(self) -> None:
         """Count a generated token; the engine thread alone calls it."""

@@ -1,8 +1,12 @@
 """What an engine is started with."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+MOST_SEQUENCES = 256
+"""LLAMA_MAX_SEQ."""
 
 
 class EngineSettings(BaseModel):
@@ -17,7 +21,7 @@ class EngineSettings(BaseModel):
     context_tokens: int = Field(default=4096, ge=16, le=1 << 20)
     """Most tokens of one request, prompt and answer together; never more than the model was trained for."""
 
-    slots: int = Field(default=8, ge=1, le=256)
+    slots: int = Field(default=8, ge=1, le=128)
     """Requests that run at the same time. 8: more gives little on few cores, and each costs KV cells."""
 
     kv_tokens: int | None = Field(default=None, ge=16)
@@ -32,15 +36,35 @@ class EngineSettings(BaseModel):
     """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow
     machines, which bounds how long a cancelled request or a new one waits."""
 
-    prefill_chunk: int = Field(default=32, ge=1, le=4096)
-    """Most prompt tokens added to a step while other requests are producing tokens: bounds the gap in their
-    streams."""
+    prefill_chunk: int = Field(default=64, ge=1, le=4096)
+    """Most prompt tokens added to a step while other requests are producing tokens."""
+
+    stall_factor: float = Field(default=2.5, ge=1.1, le=100.0)
+    """How many times longer a step may take because a prompt is computed in it, while other requests are producing
+    tokens: bounds the gap in their streams. Fewer prompt tokens are added to a step than `prefill_chunk` where they
+    would take longer than that."""
 
     queue_limit: int = Field(default=32, ge=0, le=10_000)
     """Requests that may wait for a slot; beyond that the answer is 503."""
 
     gpu_layers: int = Field(default=0, ge=-1)
     """Layers held by a GPU when the build has one; -1 is all of them."""
+
+    idle_sequences: int = Field(default=16, ge=0, le=128)
+    """Prefixes that may stay in the KV cache while no request uses them."""
+
+    idle_tokens: int | None = Field(default=None, ge=0)
+    """Cells that these may keep, in tokens; None is `context_tokens`. Attention passes over them in every step, which
+    costs a small model 12 % per thousand; what is beyond goes to memory, and comes back within milliseconds."""
+
+    parked_bytes: int = Field(default=256 << 20, ge=0)
+    """Memory for prefixes that are not in the KV cache."""
+
+    prefix_folder: Path | None = None
+    """Folder where frequent prefixes outlive the process; None is nowhere. It must be this expert's own."""
+
+    prefix_bytes: int = Field(default=1 << 30, ge=0)
+    """Most bytes in that folder."""
 
     embeddings: bool = False
     """Serve /v1/embeddings from a second context (mean pooling unless the model says otherwise)."""
@@ -53,6 +77,16 @@ class EngineSettings(BaseModel):
 
     metrics_public: bool = False
     """Serve /metrics without the API key."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the context, without the one that moves cells. llama.cpp has at most 256."""
+        return min(self.slots + self.idle_sequences, MOST_SEQUENCES - 1)
+
+    @property
+    def idle_cells(self) -> int:
+        """Cells that no request may use and that stay, in tokens."""
+        return self.context_tokens if self.idle_tokens is None else self.idle_tokens
 
     @property
     def kv_cells(self) -> int:

@@ -13,7 +13,7 @@ from appliance.experts.settings import EngineSettings
 from appliance.node.expert import Ready
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
-from appliance.settings.model import ExpertSettings, Settings
+from appliance.settings.model import Settings
 
 PR_SET_PDEATHSIG = 1
 
@@ -55,7 +55,7 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
             host=expert.host,
             port=expert.port,
             api_key=key,
-            settings=_engine_settings(expert),
+            settings=_engine_settings(name, settings),
             ready=ready,
         ),
         name=f"serve {name}",
@@ -74,13 +74,18 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
             raise StartError(f"expert {name} can't listen on {expert.host}:{expert.port}: {error}") from error
 
 
-def _engine_settings(expert: ExpertSettings) -> EngineSettings:
+def _engine_settings(name: str, settings: Settings) -> EngineSettings:
+    expert = settings.experts[name]
     return EngineSettings(
         context_tokens=expert.context,
         slots=expert.slots,
         threads=expert.threads or None,
         batch_tokens=expert.batch,
         queue_limit=expert.queue,
+        stall_factor=expert.stall_factor,
+        parked_bytes=expert.memory_for_prefixes,
+        prefix_folder=settings.paths.state / "prefixes" / name,
+        prefix_bytes=expert.disk_for_prefixes,
         gpu_layers=expert.gpu_layers,
         embeddings=expert.embeddings,
     )

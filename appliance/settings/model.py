@@ -156,6 +156,14 @@ class ExpertSettings(Section):
     """Tokens in one step at most; a longer prompt is read in several steps."""
     queue: Annotated[int, Field(ge=0, le=10_000)] = 64
     """Requests that may wait for a slot before the expert answers 503."""
+    stall_factor: Annotated[float, Field(ge=1.1, le=100)] = 2.5
+    """How many times longer a step may take because another request's prompt is being read in it. Less keeps running
+    answers flowing; more lets a new request start sooner."""
+    memory_for_prefixes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Bytes of memory for the beginnings of prompts that are not in use but may come again."""
+    disk_for_prefixes: Annotated[int, Field(ge=0)] = 1024 * 1024 * 1024
+    """Bytes on disk for frequent beginnings of prompts, so that they outlive a restart; 0 keeps none. They hold what
+    was said to the model in a form that can be turned back into text: the folder belongs to the service's user only."""
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     """Layers to put on a GPU, where the build has one; -1 means all."""
     embeddings: bool = False

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 
 from appliance.experts.backend import Run
+from appliance.experts.engine.costs import StepCosts
 from appliance.experts.engine.running import Running
 from appliance.experts.settings import EngineSettings
 
+CAUTIOUS_TOKENS = 2
+"""Prompt tokens in a step while it is not known how long they take."""
 
-def plan(running: Sequence[Running], settings: EngineSettings) -> list[tuple[Running, Run]]:
+
+def plan(running: Sequence[Running], settings: EngineSettings, costs: StepCosts) -> list[tuple[Running, Run]]:
     """Return the step's runs: first every request that is producing tokens, then prompts.
 
-    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` when there are streams to keep
-    flowing, in equal parts in the order of their arrival, so that a short one is never stuck behind a long
-    one.
+    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` and `stall_factor` when there are streams
+    to keep flowing, in equal parts in the order of their arrival, so that a short one is never stuck behind a
+    long one.
     """
     budget = max(settings.batch_tokens, settings.slots)
     batch: list[tuple[Running, Run]] = []
@@ -24,11 +28,13 @@ def plan(running: Sequence[Running], settings: EngineSettings) -> list[tuple[Run
             batch.append((request, run))
         else:
             prompts.append(request)
-    if batch:
-        budget = min(budget, settings.prefill_chunk)
+    if batch and prompts:
+        bearable = costs.prompt_tokens(len(batch), settings.stall_factor) or CAUTIOUS_TOKENS
+        budget = min(budget, settings.prefill_chunk, bearable)
     for index, request in enumerate(prompts):
         share = min(-(-budget // (len(prompts) - index)), request.waiting_tokens)
         if share > 0:
-            batch.append((request, request.next_run(share)))
-            budget -= share
+            run = request.next_run(share)
+            batch.append((request, run))
+            budget -= len(run.tokens)
     return batch

@@ -4,11 +4,11 @@ import time
 
 from appliance.experts.backend import Backend, Run
 from appliance.experts.chat.output import Output
-from appliance.experts.engine.prefixes import Slot
 from appliance.experts.errors import InvalidRequestError
 from appliance.experts.events import Event, Finished, FinishReason, Timings
 from appliance.experts.generation import Generation
 from appliance.experts.metrics import ExpertMetrics
+from appliance.experts.prefixes.tree import Cached
 
 
 class Running:
@@ -17,14 +17,13 @@ class Running:
     def __init__(
         self,
         generation: Generation,
-        slot: Slot,
-        cached: int,
+        slot: Cached,
         *,
         backend: Backend,
         metrics: ExpertMetrics,
         context_tokens: int,
     ) -> None:
-        """Take a slot whose first `cached` tokens stay. Raises InvalidRequestError for a bad grammar."""
+        """Take a slot with the prompt's tokens that are known. Raises InvalidRequestError for a bad grammar."""
         request = generation.request
         self.generation = generation
         self.slot = slot
@@ -34,8 +33,8 @@ class Running:
         self._backend = backend
         self._metrics = metrics
         self._output = Output(stops=request.stops, tools=request.tools)
-        self._pending = request.prompt[cached:]
-        self._cached = cached
+        self._cached = len(slot.tokens)
+        self._pending = request.prompt[self._cached :]
         self._room = min(request.max_tokens, context_tokens - len(request.prompt))
         self._generated = 0
         self._admitted = time.monotonic()
@@ -51,12 +50,19 @@ class Running:
             raise
 
     @property
+    def prefilling(self) -> bool:
+        """Whether its prompt is still being computed."""
+        return not self.started
+
+    @property
     def waiting_tokens(self) -> int:
         """Tokens that are still to be computed before the next one can be sampled."""
         return len(self._pending)
 
     def next_run(self, most: int) -> Run:
         """Return at most so many of the pending tokens as a run."""
+        if self.slot.checkpoint > len(self.slot.tokens):
+            most = min(most, self.slot.checkpoint - len(self.slot.tokens))
         tokens = self._pending[:most]
         return Run(self.slot.seq, len(self.slot.tokens), tokens, wants_logits=len(tokens) == len(self._pending))
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from appliance.experts.backend import Backend, BackendFactory, ModelInfo
 from appliance.experts.engine.batching import plan
-from appliance.experts.engine.prefixes import Claim, SlotPrefixes
+from appliance.experts.engine.costs import StepCosts
 from appliance.experts.engine.running import Running
 from appliance.experts.errors import (
     BusyError,
@@ -30,9 +30,15 @@ from appliance.experts.errors import (
 from appliance.experts.events import Event, Failed
 from appliance.experts.generation import Generation, GenerationRequest
 from appliance.experts.metrics import ExpertMetrics
+from appliance.experts.prefixes.cache import PrefixCache
+from appliance.experts.prefixes.loading import StoredPrefixes
+from appliance.experts.prefixes.tree import common_prefix
 from appliance.experts.settings import EngineSettings
 
 _log = logging.getLogger(__name__)
+
+WORTH_WAITING = 64
+"""Tokens that another running prompt must share with a waiting one for it to wait until they are computed."""
 
 BROKEN_AFTER = 3
 """Steps in a row that fail before the context counts as broken."""
@@ -64,8 +70,8 @@ class Scheduler:
         self._waiting: deque[Generation] = deque()
         self._jobs: deque[Callable[[Backend], None]] = deque()
         self._running: list[Running] = []
-        self._prefixes = SlotPrefixes(settings.slots)
         self._kv_used = 0
+        self._costs = StepCosts()
         self._state: State = "loading"
         self._backend: Backend | None = None
         self._deadline = 0.0
@@ -110,7 +116,7 @@ class Scheduler:
             raise ContextExceededError(prompt_tokens=len(request.prompt), limit=self.context_tokens)
         generation = Generation(request, submitted=time.monotonic(), wake=self._wake)
         with self._changed:
-            if len(self._waiting) >= self._settings.queue_limit + self._prefixes.free_slots:
+            if len(self._waiting) >= self._settings.queue_limit + self._settings.slots - len(self._running):
                 raise BusyError(
                     f"All slots are busy and {len(self._waiting)} requests wait already.",
                     retry_after=self._retry_after(),
@@ -203,6 +209,7 @@ class Scheduler:
             if self._state == "loading":
                 self._state = "ready"
             self._post(_settle, self._loaded, None)
+            self._stored = StoredPrefixes(backend, self._settings, self._wake)
             self._loop_steps(backend)
         except EngineBrokenError as failure:
             _log.critical("%s", failure)
@@ -214,14 +221,17 @@ class Scheduler:
             self._state = "stopped" if error is None else "broken"
             self._fail_all(error or BusyError("The expert has stopped.", retry_after=10))
             self._backend = None
+            if error is None:
+                self._keep_prefixes()
             backend.close()
             self._post(_settle, self._ended, error)
 
     def _loop_steps(self, backend: Backend) -> None:
+        self._prefixes = PrefixCache(backend, self._settings, self._stored.store)
         while True:
             outbox: Outbox = []
             with self._changed:
-                while not (self._waiting or self._running or self._jobs or self._state != "ready"):
+                while not self._has_work():
                     self._changed.wait()
                 if self._state == "stopping" and (not self._busy or time.monotonic() >= self._deadline):
                     return
@@ -230,131 +240,139 @@ class Scheduler:
             for job in jobs:
                 job(backend)
             try:
-                self._drop_cancelled(backend)
+                self._drop_cancelled()
                 self._admit(backend, outbox)
                 if self._running:
                     self._step(backend, outbox)
+                elif self._prefixes.wants_saving:
+                    self._prefixes.save_next()
             finally:
                 if outbox:
                     self._post(self._deliver, outbox)
             self._observe()
 
+    def _has_work(self) -> bool:
+        if self._running or self._jobs or self._state != "ready" or self._prefixes.wants_saving:
+            return True
+        return any(item.cancelled or not self._stored.is_loading(item) for item in self._waiting)
+
     @property
     def _busy(self) -> bool:
         return bool(self._running or self._waiting or self._jobs)
 
-    def _drop_cancelled(self, backend: Backend) -> None:
+    def _drop_cancelled(self) -> None:
         for running in [running for running in self._running if running.generation.cancelled]:
-            self._leave(backend, running)
+            self._leave(running)
 
     def _admit(self, backend: Backend, outbox: Outbox) -> None:
-        while self._prefixes.free_slots:
+        """Let waiting requests in, in order; one that waits for a prefix lets others pass."""
+        passed: list[Generation] = []
+        while len(self._running) < self._settings.slots:
             with self._changed:
-                while self._waiting and self._waiting[0].cancelled:
-                    self._waiting.popleft()
-                if not self._waiting or not self._fits(self._waiting[0]):
-                    return
+                if not self._waiting:
+                    break
                 generation = self._waiting.popleft()
-            self._join(backend, generation, outbox)
+            if generation.cancelled:
+                continue
+            if self._comes_sooner(generation):
+                passed.append(generation)
+            elif not self._fits(generation):
+                passed.append(generation)
+                break
+            else:
+                self._join(backend, generation, outbox)
+        if passed:
+            with self._changed:
+                self._waiting.extendleft(reversed(passed))
+
+    def _comes_sooner(self, generation: Generation) -> bool:
+        """Whether a good part of the prompt is being read from disk or computed for another request right now."""
+        prompt = generation.request.prompt
+        known = self._prefixes.match(prompt)
+        if self._stored.fetch(generation, known, self._prefixes.shelf):
+            return True
+        return any(
+            running.prefilling and common_prefix(running.generation.request.prompt, prompt) >= known + WORTH_WAITING
+            for running in self._running
+        )
 
     def _fits(self, generation: Generation) -> bool:
         """Whether the cache has room for the worst case of every running request and of this one."""
         if not self._running:
             return True
-        worst = sum(self._worst(running.generation) for running in self._running)
-        return worst + self._worst(generation) <= self._settings.kv_cells
+        needed = self._prefixes.committed() + self._worst(generation)
+        needed += sum(self._worst(running.generation) - running.slot.node.end for running in self._running)
+        return needed <= self._settings.kv_cells
 
     def _worst(self, generation: Generation) -> int:
         request = generation.request
         return min(len(request.prompt) + request.max_tokens, self.context_tokens)
 
     def _join(self, backend: Backend, generation: Generation, outbox: Outbox) -> None:
-        claim = self._prefixes.claim(generation.request.prompt)
-        slot = claim.slot
         try:
-            self._start_with(backend, claim)
-            running = Running(
-                generation,
-                slot,
-                len(slot.tokens),
-                backend=backend,
-                metrics=self._metrics,
-                context_tokens=self.context_tokens,
-            )
+            slot, use = self._prefixes.claim(generation.request.prompt, generation.request.name)
         except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
-            del slot.tokens[backend.keep(slot.seq, 0) :]
-            self._prefixes.release(slot)
             outbox.append((generation, [Failed(_as_expert_error(error))]))
             return
-        (self._metrics.prefix_hits if slot.tokens else self._metrics.prefix_misses).inc()
-        self._metrics.cached_tokens.inc(len(slot.tokens))
+        try:
+            running = Running(
+                generation, slot, backend=backend, metrics=self._metrics, context_tokens=self.context_tokens
+            )
+        except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
+            self._prefixes.release(slot, keep=False)
+            outbox.append((generation, [Failed(_as_expert_error(error))]))
+            return
+        self._metrics.count_prefix(use.cells, use.memory)
         self._running.append(running)
 
-    def _start_with(self, backend: Backend, claim: Claim) -> None:
-        """Give the slot the cells that its prompt shares with the donor's tokens."""
-        slot, donor = claim.slot, claim.donor
-        if donor is slot:
-            if claim.shared < len(slot.tokens):
-                del slot.tokens[backend.keep(slot.seq, claim.shared) :]
-            return
-        if slot.tokens:
-            backend.keep(slot.seq, 0)
-        copied = backend.copy(donor.seq, slot.seq, claim.shared) if claim.shared else 0
-        slot.tokens[:] = donor.tokens[:copied]
-
-    def _leave(self, backend: Backend, running: Running, *, keep: bool = False) -> None:
+    def _leave(self, running: Running, *, keep: bool = False) -> None:
         """Free a slot; a request that was given up takes its cells with it."""
         self._running.remove(running)
         running.close()
-        if not keep:
-            del running.slot.tokens[backend.keep(running.slot.seq, 0) :]
-        self._prefixes.release(running.slot)
+        self._prefixes.release(running.slot, keep=keep)
 
     def _step(self, backend: Backend, outbox: Outbox) -> None:
-        batch = plan(self._running, self._settings)
+        batch = plan(self._running, self._settings, self._costs)
         runs = [run for _, run in batch]
         try:
-            self._make_room(backend, sum(len(run.tokens) for run in runs))
+            self._prefixes.make_room(sum(len(run.tokens) for run in runs))
+            started = time.perf_counter()
             backend.decode(runs)
         except EngineBrokenError:
             raise
         except Exception as error:  # noqa: BLE001  # the engine goes on
-            self._lose(backend, _as_expert_error(error), outbox)
+            self._lose(_as_expert_error(error), outbox)
             return
         self._failures = 0
+        self._costs.learn(batch, time.perf_counter() - started)
         for running, run in batch:
             running.computed(run)
+            if running.slot.checkpoint and running.slot.checkpoint == len(running.slot.tokens):
+                self._prefixes.checkpoint(running.slot)
         for row, (running, run) in enumerate(batch):
             if run.wants_logits:
-                self._advance(backend, running, row, outbox)
+                self._advance(running, row, outbox)
 
-    def _advance(self, backend: Backend, running: Running, row: int, outbox: Outbox) -> None:
+    def _advance(self, running: Running, row: int, outbox: Outbox) -> None:
         try:
             events = running.advance(row)
         except Exception as error:  # noqa: BLE001  # one request's trouble is no other's
             outbox.append((running.generation, [Failed(_as_expert_error(error))]))
-            self._leave(backend, running)
+            self._leave(running)
             return
         if events:
             outbox.append((running.generation, events))
         if running.ended:
-            self._leave(backend, running, keep=True)
+            self._leave(running, keep=True)
 
-    def _make_room(self, backend: Backend, tokens: int) -> None:
-        while self._prefixes.used + tokens > self._settings.kv_cells:
-            slot = self._prefixes.evict()
-            if slot is None:
-                raise StepError("The KV cache is full.")
-            del slot.tokens[backend.keep(slot.seq, 0) :]
-
-    def _lose(self, backend: Backend, error: ExpertError, outbox: Outbox) -> None:
+    def _lose(self, error: ExpertError, outbox: Outbox) -> None:
         """Fail every running request: after a failed step nothing is known about their cells."""
         _log.error("A step of %d requests failed: %s", len(self._running), error)
         self._metrics.failed_steps.inc()
         self._failures += 1
         for running in list(self._running):
             outbox.append((running.generation, [Failed(error)]))
-            self._leave(backend, running)
+            self._leave(running)
         if self._failures >= BROKEN_AFTER:
             raise EngineBrokenError(f"{self._failures} steps in a row failed, the last with: {error}")
 
@@ -371,6 +389,12 @@ class Scheduler:
         if jobs and self._backend is not None:
             for job in jobs:
                 job(self._backend)
+
+    def _keep_prefixes(self) -> None:
+        """Write what is worth it before the end."""
+        while self._prefixes.wants_saving:
+            self._prefixes.save_next()
+        self._stored.close()
 
     def _observe(self) -> None:
         self._kv_used = self._prefixes.used

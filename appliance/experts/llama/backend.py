@@ -1,7 +1,7 @@
 """llama.cpp as a backend, on llama-cpp-python's low-level bindings (llama.h).
 
 What ends the process and is therefore never let through: a batch larger than n_batch, a row without logits,
-a sequence id out of range, a token a grammar does not allow (see `llama_sampler.py`).
+a sequence id out of range, a token a grammar does not allow (see `sampler.py`).
 """
 
 import ctypes
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import llama_cpp
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from appliance.experts.backend import ModelInfo, Run
@@ -19,6 +20,7 @@ from appliance.experts.chat.tool_calls import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
 from appliance.experts.llama import log as llama_log
 from appliance.experts.llama.embedder import LlamaEmbedder
+from appliance.experts.llama.identity import fingerprint
 from appliance.experts.llama.sampler import LlamaSampler
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
@@ -43,7 +45,7 @@ class LlamaBackend:
         self._context = self._new_context(path)
         self._open = True
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._divisible = not (
+        self.divisible = not (
             llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         )
         self._batch = _Batch(self._batch_tokens)
@@ -51,7 +53,7 @@ class LlamaBackend:
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._rows: list[int] = []
-        self.info = self._describe()
+        self.info = self._describe(path)
         self._warm_up()
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -113,12 +115,32 @@ class LlamaBackend:
         llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
         return 0
 
-    def copy(self, source: int, target: int, tokens: int) -> int:
+    def cut(self, seq: int, start: int, end: int) -> None:
+        """Remove a range of positions."""
+        llama_cpp.llama_memory_seq_rm(self._memory, seq, start, end)
+
+    def copy(self, source: int, target: int, start: int, end: int) -> int:
         """Share cells; in a unified cache nothing is moved."""
-        if not self._divisible:
-            return 0
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
-        return tokens
+        if self.divisible:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, start, end)
+        else:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        return end
+
+    def save(self, seq: int) -> memoryview:
+        """Return a sequence's state (llama_state_seq_get_data)."""
+        data = np.empty(llama_cpp.llama_state_seq_get_size(self._context, seq), np.uint8)
+        written = llama_cpp.llama_state_seq_get_data(self._context, _bytes_at(data), len(data), seq)
+        return memoryview(data)[:written]
+
+    def restore(self, seq: int, data: memoryview) -> bool:
+        """Put a state back (llama_state_seq_set_data)."""
+        self.keep(seq, 0)
+        source = np.frombuffer(data, np.uint8)
+        if llama_cpp.llama_state_seq_set_data(self._context, _bytes_at(source), len(source), seq) == len(source):
+            return True
+        self.keep(seq, 0)
+        return False
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return the normalised embedding; the second context is made when it is first needed."""
@@ -140,7 +162,7 @@ class LlamaBackend:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = settings.kv_cells
         parameters.n_batch = parameters.n_ubatch = self._batch_tokens
-        parameters.n_seq_max = settings.slots
+        parameters.n_seq_max = settings.sequences + 1
         parameters.n_threads = parameters.n_threads_batch = self._threads
         parameters.kv_unified = True
         # A sliding-window cache of full size can be cut anywhere, so prefixes can be reused.
@@ -152,7 +174,7 @@ class LlamaBackend:
             raise ModelLoadError(f"{path}: no context of {settings.kv_cells} tokens could be made: {_reason()}")
         return cast("int", context)
 
-    def _describe(self) -> ModelInfo:
+    def _describe(self, path: Path) -> ModelInfo:
         vocab = self._vocab
         template = llama_cpp.llama_model_chat_template(self._model, None)
         description = ctypes.create_string_buffer(256)
@@ -169,6 +191,7 @@ class LlamaBackend:
             bos_token=bos,
             vocabulary=size,
             trained_context=llama_cpp.llama_model_n_ctx_train(self._model),
+            state_key=f"{fingerprint(path)} llama-cpp-python {llama_cpp.__version__} f16 unified swa-full",
             special_texts=tuple(sorted(self._control_texts(size))),
         )
 
@@ -194,6 +217,10 @@ class LlamaBackend:
             raise ModelLoadError("The model only encodes; it can't generate text.")
         self.decode([Run(0, 0, [max(self.info.bos_token, 0)], wants_logits=True)])
         self.keep(0, 0)
+
+
+def _bytes_at(array: npt.NDArray[np.uint8]) -> object:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 _FIELDS: dict[str, Any] = {field[0]: field[1] for field in llama_cpp.llama_batch._fields_}

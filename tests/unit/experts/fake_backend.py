@@ -5,6 +5,7 @@ prompt's text to the answer's. Every batch is checked like llama.cpp checks it, 
 count fails loudly.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,9 +58,16 @@ class FakeSampler:
         self.closed = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """A KV cell; sequences that share it have the same object."""
+
+    token: int
+
+
 @dataclass(slots=True)
 class FakeBackend:
-    """A context of `settings.slots` sequences and `settings.kv_cells` cells that exist only as lists."""
+    """A context of `settings.sequences` + 1 sequences and `settings.kv_cells` cells that exist only as objects."""
 
     settings: EngineSettings
     script: Script = echo
@@ -67,9 +75,12 @@ class FakeBackend:
     """Time that a token in a batch takes."""
     fail_when: Callable[[Sequence[Run]], bool] = lambda _runs: False
     """Whether a batch fails."""
-    cuts: bool = True
+    divisible: bool = True
     """Whether a sequence can be cut, unlike a recurrent model's."""
-    cells: dict[int, list[int]] = field(default_factory=dict)
+    takes_back: bool = True
+    """Whether saved states are taken back."""
+    cells: dict[int, dict[int, "Cell"]] = field(default_factory=dict)
+    """By sequence and position; a cell may be in several sequences."""
     steps: list[list[Run]] = field(default_factory=list)
     """Every batch that was computed."""
     samplers: list[FakeSampler] = field(default_factory=list)
@@ -87,6 +98,7 @@ class FakeBackend:
             bos_token=-1,
             vocabulary=259,
             trained_context=1 << 20,
+            state_key="fake",
             special_texts=SPECIALS,
         )
 
@@ -125,30 +137,59 @@ class FakeBackend:
         if self.fail_when(runs):
             raise StepError("The fake was told to fail.")
         for run in runs:
-            cells = self.cells.setdefault(run.seq, [])
-            if not 0 <= run.seq < self.settings.slots or run.position != len(cells) or not run.tokens:
+            cells = self.cells.setdefault(run.seq, {})
+            if not 0 <= run.seq < self.settings.sequences or run.position != len(cells) or not run.tokens:
                 raise AssertionError(f"{run} does not continue {len(cells)} cells.")
-            cells += run.tokens
+            cells.update((run.position + index, Cell(token)) for index, token in enumerate(run.tokens))
+            if list(cells) != list(range(len(cells))):
+                raise AssertionError(f"The sequence {run.seq} has gaps: {list(cells)}.")
         if self.used > self.settings.kv_cells:
             raise AssertionError("There are more tokens than cells.")
         self.steps.append(list(runs))
 
+    def tokens(self, seq: int) -> list[int]:
+        """Return what a sequence holds, by position."""
+        return [cell.token for _, cell in sorted(self.cells.get(seq, {}).items())]
+
     def keep(self, seq: int, tokens: int) -> int:
         """Cut a sequence."""
-        cells = self.cells.setdefault(seq, [])
-        if not self.cuts and tokens != len(cells):
+        cells = self.cells.setdefault(seq, {})
+        if not self.divisible and tokens != len(cells):
             tokens = 0
-        del cells[tokens:]
-        return len(cells)
+        self.cells[seq] = {position: cell for position, cell in cells.items() if position < tokens}
+        return len(self.cells[seq])
 
-    def copy(self, source: int, target: int, tokens: int) -> int:
-        """Copy cells to an empty sequence."""
-        if self.cells.setdefault(target, []):
-            raise AssertionError("The target of a copy is not empty.")
-        if not self.cuts:
-            return 0
-        self.cells[target] = self.cells[source][:tokens]
-        return len(self.cells[target])
+    def cut(self, seq: int, start: int, end: int) -> None:
+        """Remove a range."""
+        if not self.divisible:
+            raise AssertionError("This state can't be cut.")
+        for position in range(start, end):
+            del self.cells[seq][position]
+
+    def copy(self, source: int, target: int, start: int, end: int) -> int:
+        """Share cells."""
+        cells = self.cells.setdefault(target, {})
+        if not self.divisible and (cells or start or end != len(self.cells[source])):
+            raise AssertionError("This state can only be copied whole, to an empty sequence.")
+        for position in range(start, end):
+            if position in cells:
+                raise AssertionError(f"The sequence {target} has the position {position} already.")
+            cells[position] = self.cells[source][position]
+        self.cells[target] = dict(sorted(cells.items()))
+        return end
+
+    def save(self, seq: int) -> memoryview:
+        """Write the cells as JSON."""
+        return memoryview(json.dumps({at: cell.token for at, cell in self.cells[seq].items()}).encode())
+
+    def restore(self, seq: int, data: memoryview) -> bool:
+        """Read them back."""
+        self.cells[seq] = {}
+        if self.takes_back:
+            self.cells[seq] = {int(at): Cell(token) for at, token in json.loads(bytes(data)).items()}
+        if self.used > self.settings.kv_cells:
+            raise AssertionError("There are more tokens than cells.")
+        return self.takes_back
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return a vector that depends on the tokens."""
@@ -163,11 +204,11 @@ class FakeBackend:
     @property
     def used(self) -> int:
         """Cells in use."""
-        return sum(map(len, self.cells.values()))
+        return len({id(cell) for cells in self.cells.values() for cell in cells.values()})
 
     def text_before(self, row: int) -> str:
         """Return the whole text of the sequence that a row of the last batch belongs to."""
-        tokens = self.cells[self.steps[-1][row].seq]
+        tokens = self.tokens(self.steps[-1][row].seq)
         text = b"".join(SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in tokens)
         return text.decode(errors="replace")
 

@@ -75,6 +75,32 @@ async def test_seeds_and_biases(client: Client) -> None:
     assert text.count(client.scheduler.backend.piece(token).decode()) > 5
 
 
+HOUSE = "You look after a house. " + " ".join(f"Lamp {number} is in room {number * 7 % 13}." for number in range(60))
+
+
+async def test_a_frequent_prefix_outlives_the_process(model: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"context_tokens": 2048, "prefix_folder": tmp_path / "prefixes"})
+
+    async def ask(client: Client, question: str) -> tuple[str, dict[str, float]]:
+        messages = [{"role": "system", "content": HOUSE}, {"role": "user", "content": question}]
+        body = {"messages": messages, "temperature": 0, "max_tokens": 12}
+        status, answer = await client.post("/v1/chat/completions", body)
+        assert status == 200
+        return answer["choices"][0]["message"]["content"], answer["timings"]
+
+    async with serving(lambda: LlamaBackend(model, settings), settings) as client:
+        answers = [await ask(client, question) for question in QUESTIONS]
+    assert answers[0][1]["cache_n"] == 0
+    shared = answers[1][1]["cache_n"]
+    assert shared > 500
+    assert len(list((tmp_path / "prefixes").glob("*.prefix"))) == 1
+
+    async with serving(lambda: LlamaBackend(model, settings), settings) as client:
+        again = [await ask(client, question) for question in QUESTIONS]
+    assert all(timings["cache_n"] >= shared for _, timings in again)
+    assert [text for text, _ in again] == [text for text, _ in answers]
+
+
 def tool(name: str, description: str) -> dict[str, Any]:
     names = ["Kitchen Light", "Bedroom Lamp", "Porch Light"]
     schema = {

@@ -144,7 +144,7 @@ async def test_a_known_prefix_is_not_computed_again(fake: FakeBackend) -> None:
 
 
 async def test_a_model_that_cannot_be_cut_computes_again(fake: FakeBackend) -> None:
-    fake.cuts = False
+    fake.divisible = False
     async with running(fake) as scheduler:
         for turn in ("system; one", "system; two"):
             events, finished = await scheduler.submit(request(turn)).finished()

@@ -1,0 +1,1 @@
+"""Prompt prefixes that are not computed twice: in KV cells, in memory, on disk."""
