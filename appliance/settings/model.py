@@ -148,7 +148,7 @@ class ExpertSettings(Section):
     """Port to listen on; 0 takes a free one, which is announced on the bus."""
     context: Annotated[int, Field(ge=256, le=1_048_576)] = 4096
     """Tokens that one request may use, prompt and answer together."""
-    slots: Annotated[int, Field(ge=1, le=256)] = 4
+    slots: Annotated[int, Field(ge=1, le=128)] = 4
     """Requests generated at the same time. More share the machine's speed and need more memory."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 means all physical cores."""

@@ -45,9 +45,8 @@ class House:
     """A cache, its context, and prompts that are computed as the scheduler would."""
 
     def __init__(self, *, divisible: bool = True, **fields: int) -> None:
-        self.settings = EngineSettings(
-            context_tokens=512, batch_tokens=512, **{"slots": 4, "idle_sequences": 3, **fields}
-        )
+        values = {"context_tokens": 512, "batch_tokens": 512, "slots": 4, "idle_sequences": 3, **fields}
+        self.settings = EngineSettings.model_validate(values)
         self.backend = FakeBackend(self.settings, divisible=divisible)
         self.cache = PrefixCache(self.backend, self.settings)
 
