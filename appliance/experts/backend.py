@@ -19,8 +19,8 @@ class Run:
     position: int
     """Position of the first token; equals the number of the sequence's tokens in the KV cache."""
     tokens: Sequence[int]
-    wants_logits: bool
-    """Whether the last token's logits are needed."""
+    outputs: int
+    """Number of last tokens whose logits are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,10 @@ class ModelInfo:
 class Sampler(Protocol):
     """Chooses the tokens of one request; owns native memory until closed."""
 
-    def sample(self, row: int) -> int | None:
+    def sample(self, row: int, output: int = 0) -> int | None:
         """Choose from the logits of a run, given by its index in the last batch, and remember the choice.
+
+        `output` counts the run's tokens that have logits.
 
         None: no token can continue the grammar in force.
         """

@@ -41,6 +41,8 @@ class ExpertMetrics:
         )
         self._hits = {place: hits.labels(name, place) for place in ("cells", "memory")}
         self._misses = counter("prefix_misses", "Prompts whose beginning was not known").labels(name)
+        self._drafted = counter("drafted_tokens", "Tokens guessed from the prompt").labels(name)
+        self._accepted = counter("drafted_tokens_accepted", "Guessed tokens that came true").labels(name)
         self.failed_steps = counter("failed_steps", "Decode steps that failed").labels(name)
         self.first_token = histogram("first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS)
         self.inter_token = histogram("inter_token_seconds", "Token to token", INTER_TOKEN_SECONDS)
@@ -62,6 +64,11 @@ class ExpertMetrics:
             self._hits["cells"].inc()
         else:
             self._misses.inc()
+
+    def count_drafted(self, drafted: int, accepted: int) -> None:
+        """Count guessed tokens, and those that came true."""
+        self._drafted.inc(drafted)
+        self._accepted.inc(accepted)
 
     def count_token(self) -> None:
         """Count a generated token; the engine thread alone calls it."""

@@ -50,6 +50,10 @@ class EngineSettings(BaseModel):
     gpu_layers: int = Field(default=0, ge=-1)
     """Layers held by a GPU when the build has one; -1 is all of them."""
 
+    draft_tokens: int = Field(default=4, ge=0, le=64)
+    """Most tokens that are guessed from the prompt and computed in one step with the next one, when a request is
+    alone and such guesses have come true often enough to save time; 0 is never."""
+
     idle_sequences: int = Field(default=16, ge=0, le=128)
     """Prefixes that may stay in the KV cache while no request uses them."""
 

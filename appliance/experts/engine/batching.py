@@ -16,9 +16,11 @@ def plan(running: Sequence[Running], settings: EngineSettings, costs: StepCosts)
 
     Prompts share what is left of `batch_tokens`, or of `prefill_chunk` and `stall_factor` when there are streams
     to keep flowing, in equal parts in the order of their arrival, so that a short one is never stuck behind a
-    long one.
+    long one. A request that is alone may draft tokens, where that pays.
     """
     budget = max(settings.batch_tokens, settings.slots)
+    if len(running) == 1 and costs.draft_pays(running[0].lookup.chance):
+        running[0].draft(settings.draft_tokens)
     batch: list[tuple[Running, Run]] = []
     prompts: list[Running] = []
     for request in running:

@@ -18,6 +18,8 @@ class StepCosts:
 
     def learn(self, batch: Sequence[tuple[Running, Run]], seconds: float) -> None:
         """Take how long a step took; its requests are still as they were planned."""
+        if any(run.outputs > 1 for _, run in batch):
+            return
         streams = sum(running.started for running, _ in batch)
         prompt = sum(len(run.tokens) for running, run in batch if not running.started)
         if not prompt:
@@ -34,6 +36,11 @@ class StepCosts:
         if alone is None or not self._token:
             return None
         return max(1, int((stall_factor - 1) * alone / self._token))
+
+    def draft_pays(self, chance: float) -> bool:
+        """Whether one more token in the step of a lone stream costs less than the chance that it saves a step."""
+        alone = self._streams.get(1)
+        return alone is not None and self._token is not None and chance * alone > self._token
 
     def _alone(self, streams: int) -> float | None:
         """Return the length of a step without prompts, if need be of a like number of streams."""

@@ -4,6 +4,7 @@ import time
 
 from appliance.experts.backend import Backend, Run
 from appliance.experts.chat.output import Output
+from appliance.experts.engine.speculation import PromptLookup
 from appliance.experts.errors import InvalidRequestError
 from appliance.experts.events import Event, Finished, FinishReason, Timings
 from appliance.experts.generation import Generation
@@ -36,6 +37,8 @@ class Running:
         self._cached = len(slot.tokens)
         self._pending = request.prompt[self._cached :]
         self._room = min(request.max_tokens, context_tokens - len(request.prompt))
+        self._draft: list[int] = []
+        self.lookup = PromptLookup(request.prompt)
         self._generated = 0
         self._admitted = time.monotonic()
         self._first = self._last = 0.0
@@ -59,12 +62,20 @@ class Running:
         """Tokens that are still to be computed before the next one can be sampled."""
         return len(self._pending)
 
+    def draft(self, most: int) -> None:
+        """Guess at most so many tokens of the answer, to be computed with the next one in a single run."""
+        if self.started and len(self._pending) == 1:
+            self._draft = self.lookup.guess(min(most, self._room - self._generated - 1))
+
     def next_run(self, most: int) -> Run:
-        """Return at most so many of the pending tokens as a run."""
+        """Return at most so many of the pending tokens as a run, and what was drafted after the last of them."""
         if self.slot.checkpoint > len(self.slot.tokens):
             most = min(most, self.slot.checkpoint - len(self.slot.tokens))
         tokens = self._pending[:most]
-        return Run(self.slot.seq, len(self.slot.tokens), tokens, wants_logits=len(tokens) == len(self._pending))
+        if len(tokens) < len(self._pending):
+            return Run(self.slot.seq, len(self.slot.tokens), tokens, outputs=0)
+        self._draft = self._draft[: most - len(tokens)]
+        return Run(self.slot.seq, len(self.slot.tokens), tokens + self._draft, outputs=1 + len(self._draft))
 
     def computed(self, run: Run) -> None:
         """Note that the run's tokens are in the KV cache."""
@@ -72,13 +83,31 @@ class Running:
         del self._pending[: len(run.tokens)]
 
     def advance(self, row: int) -> list[Event]:
-        """Sample the next token from the last batch and return what came of it."""
-        token = self._sampler.sample(row)
+        """Sample from the last batch: the next token, and those after it as long as they are what was drafted."""
+        draft, self._draft = self._draft, []
+        events: list[Event] = []
+        accepted = 0
+        for output in range(len(draft) + 1):
+            token = self._sampler.sample(row, output)
+            events += self._take(token)
+            if self.ended or output == len(draft) or self._pending != [draft[output]]:
+                break
+            accepted += 1
+        if draft:
+            self.lookup.learn(len(draft), accepted)
+            self._metrics.count_drafted(len(draft), accepted)
+            kept = len(self.slot.tokens) - len(draft) + accepted
+            del self.slot.tokens[self._backend.keep(self.slot.seq, kept) :]
+        return events
+
+    def _take(self, token: int | None) -> list[Event]:
+        """Return what came of a sampled token."""
         self._tick()
         if token is None or self._backend.is_end(token):
             return self._finish("stop")
         self._generated += 1
         self._metrics.count_token()
+        self.lookup.add(token)
         piece = self._backend.piece(token)
         events: list[Event] = list(self._output.push(piece))
         self._pending = [token]

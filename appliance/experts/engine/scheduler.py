@@ -350,7 +350,7 @@ class Scheduler:
             if running.slot.checkpoint and running.slot.checkpoint == len(running.slot.tokens):
                 self._prefixes.checkpoint(running.slot)
         for row, (running, run) in enumerate(batch):
-            if run.wants_logits:
+            if run.outputs:
                 self._advance(running, row, outbox)
 
     def _advance(self, running: Running, row: int, outbox: Outbox) -> None:

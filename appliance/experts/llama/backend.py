@@ -215,7 +215,7 @@ class LlamaBackend:
         """Compute one token, so that the first request does not pay for reading the weights."""
         if not llama_cpp.llama_model_has_decoder(self._model):
             raise ModelLoadError("The model only encodes; it can't generate text.")
-        self.decode([Run(0, 0, [max(self.info.bos_token, 0)], wants_logits=True)])
+        self.decode([Run(0, 0, [max(self.info.bos_token, 0)], outputs=1)])
         self.keep(0, 0)
 
 
@@ -248,7 +248,7 @@ class _Batch:
             setattr(batch, name, array.ctypes.data_as(_FIELDS[name]))
 
     def fill(self, runs: Sequence[Run]) -> list[int]:
-        """Take the runs; return the index of each one's last token. Raises StepError if they are too long."""
+        """Take the runs; return the index of each one's first output. Raises StepError if they are too long."""
         rows: list[int] = []
         start = 0
         for run in runs:
@@ -259,8 +259,8 @@ class _Batch:
             self._positions[start:end] = range(run.position, run.position + len(run.tokens))
             self._sequences[start:end] = run.seq
             self._outputs[start:end] = 0
-            self._outputs[end - 1] = run.wants_logits
-            rows.append(end - 1)
+            self._outputs[end - run.outputs : end] = 1
+            rows.append(end - run.outputs)
             start = end
         self.native.n_tokens = start
         return rows

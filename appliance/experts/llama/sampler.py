@@ -55,9 +55,9 @@ class LlamaSampler:
         self._chain: int | None = _build_chain(sampling, vocabulary)
         self._one = (llama_cpp.llama_token_data * 1)()
 
-    def sample(self, row: int) -> int | None:
+    def sample(self, row: int, output: int = 0) -> int | None:
         """Choose from the logits of the batch's given run; None if the grammar allows no token at all."""
-        index = self._rows[row]
+        index = self._rows[row] + output
         if self._grammar is None:
             return cast("int", llama_cpp.llama_sampler_sample(self._chain, self._context, index))
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)

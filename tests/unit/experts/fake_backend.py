@@ -40,13 +40,13 @@ class FakeSampler:
     constraints: list[str | None] = field(default_factory=list)
     closed: bool = False
 
-    def sample(self, row: int) -> int | None:
+    def sample(self, row: int, output: int = 0) -> int | None:
         """Return the answer's next token; the row must have logits."""
         if self.closed:
             raise AssertionError("A closed sampler was used.")
         if self.answer is None:
-            self.answer = list(self.backend.script(self.backend.text_before(row)).encode())
-        self.backend.check_row(row)
+            self.answer = list(self.backend.script(self.backend.text_before(row, output)).encode())
+        self.backend.check_row(row, output)
         return self.answer.pop(0) if self.answer else END
 
     def constrain(self, grammar: str | None) -> None:
@@ -73,6 +73,8 @@ class FakeBackend:
     script: Script = echo
     token_seconds: float = 0.0
     """Time that a token in a batch takes."""
+    step_seconds: float = 0.0
+    """Time that a batch takes besides."""
     fail_when: Callable[[Sequence[Run]], bool] = lambda _runs: False
     """Whether a batch fails."""
     divisible: bool = True
@@ -132,8 +134,8 @@ class FakeBackend:
             raise AssertionError(f"A batch of {count} tokens is not allowed.")
         if len({run.seq for run in runs}) != len(runs):
             raise AssertionError("A sequence is in the batch twice.")
-        if self.token_seconds:
-            time.sleep(self.token_seconds * count)
+        if self.token_seconds or self.step_seconds:
+            time.sleep(self.step_seconds + self.token_seconds * count)
         if self.fail_when(runs):
             raise StepError("The fake was told to fail.")
         for run in runs:
@@ -206,13 +208,14 @@ class FakeBackend:
         """Cells in use."""
         return len({id(cell) for cells in self.cells.values() for cell in cells.values()})
 
-    def text_before(self, row: int) -> str:
-        """Return the whole text of the sequence that a row of the last batch belongs to."""
-        tokens = self.tokens(self.steps[-1][row].seq)
+    def text_before(self, row: int, output: int) -> str:
+        """Return the text of the sequence that a row of the last batch belongs to, up to one of its outputs."""
+        run = self.steps[-1][row]
+        tokens = self.tokens(run.seq)[: run.position + len(run.tokens) - run.outputs + output + 1]
         text = b"".join(SPECIALS[token - 256].encode() if token >= 256 else bytes([token]) for token in tokens)
         return text.decode(errors="replace")
 
-    def check_row(self, row: int) -> None:
+    def check_row(self, row: int, output: int) -> None:
         """Fail unless the row of the last batch has logits."""
-        if not self.steps[-1][row].wants_logits:
+        if output >= self.steps[-1][row].outputs:
             raise AssertionError("A token was sampled where there are no logits.")

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -19,6 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from appliance.experts.engine.costs import StepCosts
 from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.errors import ModelLoadError
 from appliance.experts.llama.backend import LlamaBackend
@@ -73,6 +75,21 @@ async def test_seeds_and_biases(client: Client) -> None:
     token = client.scheduler.backend.tokenize("zebra", special=False)[0]
     text = await greedy(client, "Hello", logit_bias={str(token): 100})
     assert text.count(client.scheduler.backend.piece(token).decode()) > 5
+
+
+async def test_drafts_change_no_answer(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = "Repeat this list three times: red, green, blue, red, green, blue, red, green, blue."
+    answers = []
+    for pays in (False, True):
+        monkeypatch.setattr(StepCosts, "draft_pays", lambda *_, pays=pays: pays)
+        async with serving(lambda: LlamaBackend(model, SETTINGS), SETTINGS) as client:
+            _, body = await client.chat(prompt, temperature=0, max_tokens=48)
+            async with client.session.get(client.url + "/metrics") as response:
+                metrics = await response.text()
+        answers.append(body["choices"][0]["message"]["content"])
+        (accepted,) = re.findall(r"rouse_expert_drafted_tokens_accepted_total\S+ (\S+)", metrics)
+        assert (float(accepted) > 0) == pays
+    assert answers[0] == answers[1]
 
 
 HOUSE = "You look after a house. " + " ".join(f"Lamp {number} is in room {number * 7 % 13}." for number in range(60))

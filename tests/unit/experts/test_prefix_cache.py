@@ -66,7 +66,7 @@ class House:
 
     def add(self, cached: Cached, tokens: list[int]) -> None:
         self.cache.make_room(len(tokens))
-        self.backend.decode([Run(cached.seq, len(cached.tokens), tokens, wants_logits=True)])
+        self.backend.decode([Run(cached.seq, len(cached.tokens), tokens, outputs=1)])
         cached.tokens.extend(tokens)
         self.check()
 

@@ -121,8 +121,24 @@ async def test_a_long_prompt_never_stalls_a_stream(fake: FakeBackend) -> None:
     chunks = [runs for runs in fake.steps if len(runs) == 2]
     assert chunks
     for runs in chunks:
-        assert [len(run.tokens) for run in runs if run.wants_logits] != []
+        assert [len(run.tokens) for run in runs if run.outputs] != []
         assert sum(len(run.tokens) for run in runs) <= 1 + fake.settings.prefill_chunk
+
+
+async def test_an_answer_that_repeats_the_prompt_takes_fewer_steps(fake: FakeBackend) -> None:
+    poem = "the cat sat on the mat and the dog sat on the log "
+    fake.step_seconds = 0.002
+    for answer in (poem * 3, "none of that was in what you said; 12345"):
+        fake.script = lambda _prompt, answer=answer: answer  # type: ignore[misc]
+        fake.steps.clear()
+        async with running(FakeBackend(fake.settings, script=fake.script, step_seconds=0.002, steps=fake.steps)) as it:
+            events, finished = await it.submit(request(poem)).finished()
+        assert text_of(events) == answer
+        assert finished.timings.predicted_n == len(answer)
+        drafted = max(run.outputs for runs in fake.steps for run in runs)
+        assert drafted > 1 if answer.startswith(poem) else drafted >= 1
+        if answer.startswith(poem):
+            assert len(fake.steps) < 0.5 * len(answer)
 
 
 async def test_prompts_share_the_budget(fake: FakeBackend) -> None:
