@@ -3,8 +3,8 @@
 Decoding: each token reads the weights that it uses and the keys and values of the context so far, so tokens a
 second are memory bandwidth divided by these bytes. Prefill: each token multiplies every weight that it uses once,
 two operations each, so tokens a second are operations a second divided by twice the parameters. (Pope et al. 2022,
-"Efficiently Scaling Transformer Inference", section 2.) Both are what the machine could do at best; docs/models.md
-has how far the experts are from it.
+"Efficiently Scaling Transformer Inference", section 2.) Both leave out what else a token costs; docs/models.md has
+how far measured speeds are from them.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from appliance.models.catalogue import Model
 from appliance.models.machine import MachineSpeed
 
 PROCESS_BYTES = 250 << 20
-"""An expert's own memory beside weights and context: Python, llama.cpp, compute buffers. Measured 160 to 230 MiB
-with SmolLM2-135M; larger models need more for their buffers."""
-_TYPICAL_CONTEXT = 1000
-"""Tokens of context at which the decoding speed is stated: a house's prompt and a short answer."""
+"""An expert's own memory beside weights and context: Python, llama.cpp, compute buffers. An allowance,
+not a measurement: larger models need more for their buffers."""
+_SHORT_CONTEXT = 100
+"""Tokens of context at which the decoding speed is stated; a longer one makes small models much slower."""
 
 type Fit = Literal["fits", "tight", "too-large", "unknown"]
 
@@ -41,7 +41,7 @@ class Advice:
     complete: bool
     """Whether `need` has the context's share."""
     decode: float | None
-    """Tokens a second at best, one request."""
+    """Tokens a second, one request, short context."""
     prefill: float
 
 
@@ -73,7 +73,7 @@ def advise(model: Model, *, memory: Memory, speed: MachineSpeed, context: int, s
     size = model.weights.estimated_size
     decode = None
     if size is not None:
-        decode = speed.read_bytes_per_second / (size * used + kv_bytes(model, _TYPICAL_CONTEXT, 1))
+        decode = speed.read_bytes_per_second / (size * used + kv_bytes(model, _SHORT_CONTEXT, 1))
     prefill = speed.multiply_flops / (2 * model.parameters * used)
     return Advice(model, _fit(need, memory), need, complete, decode, prefill)
 

@@ -2,6 +2,9 @@
 
 Decoding reads all weights once for each token, so memory bandwidth bounds it; prefill multiplies matrices, so
 the processor bounds it. Both tests use numpy, which chooses its instructions at run time: SSE2 is enough.
+
+Time is the processor time of each thread (CLOCK_THREAD_CPUTIME_ID), which waiting for memory counts in and waiting
+for other processes does not: the result is what the machine does when it has nothing else to do.
 """
 
 import os
@@ -17,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 CACHE_NAME = "machine-speed.json"
 _ROUNDS = 4
 _ROUND_SECONDS = 0.25
-_MATRIX = 1024
-"""Rows and columns of the matrices: a fifth of a second on a processor of 2006."""
+_MATRIX = 96
+"""Rows and columns of the matrices: so few that a BLAS library multiplies them in the thread that asks."""
+_STACK = 64
+"""Matrices that are multiplied in one call."""
 _SHARE_OF_MEMORY = 8
 _MOST_BYTES = 1 << 30
 _LEAST_BYTES = 64 << 20
@@ -41,9 +46,9 @@ class MachineSpeed(BaseModel):
 
     key: MachineKey
     read_bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
-    """Best of the rounds, all threads together."""
+    """All threads together, best of the rounds."""
     read_slowest: float = Field(gt=0, allow_inf_nan=False)
-    """Worst of the rounds: how much other work disturbed the test."""
+    """The worst of the rounds: how much other work's use of the memory disturbed the test."""
     multiply_flops: float = Field(gt=0, allow_inf_nan=False)
     """Floating-point operations a second in single precision, all threads together, best of the rounds."""
 
@@ -94,7 +99,7 @@ def measure(key: MachineKey) -> MachineSpeed:
         buffer[...] = True  # fresh pages share one page of zeros, which the cache holds
     reads = _rounds([_reader(buffer) for buffer in buffers])
     del buffers
-    flops = _rounds([_multiplier()])  # numpy's BLAS uses the cores by itself
+    flops = _rounds([_multiplier() for _ in range(key.threads)])
     return MachineSpeed(key=key, read_bytes_per_second=max(reads), read_slowest=min(reads), multiply_flops=max(flops))
 
 
@@ -113,18 +118,18 @@ def _reader(buffer: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> _Work:
 
 
 def _multiplier() -> _Work:
-    left = np.full((_MATRIX, _MATRIX), 0.5, np.float32)
+    left = np.full((_STACK, _MATRIX, _MATRIX), 0.5, np.float32)
     out = np.empty_like(left)
 
     def work() -> float:
         np.matmul(left, left, out=out)
-        return 2.0 * _MATRIX**3
+        return 2.0 * _STACK * _MATRIX**3
 
     return work
 
 
 def _rounds(works: Sequence[_Work]) -> list[float]:
-    """Return the speed of each round, in pieces a second of all threads together."""
+    """Return the amount that all threads together do in a second, for each round."""
     return [_round(works) for _ in range(_ROUNDS)]
 
 
@@ -134,11 +139,11 @@ def _round(works: Sequence[_Work]) -> float:
 
     def run(index: int, work: _Work) -> None:
         start.wait()
-        began = time.perf_counter()
+        began = time.thread_time()
         done, now = 0.0, began
         while now - began < _ROUND_SECONDS:
             done += work()
-            now = time.perf_counter()
+            now = time.thread_time()
         speeds[index] = done / (now - began)
 
     threads = [threading.Thread(target=run, args=(index, work), daemon=True) for index, work in enumerate(works)]
