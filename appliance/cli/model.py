@@ -130,7 +130,8 @@ def advise(
         f"{speed.key.processor}, {speed.key.threads} cores: memory {show_as.size_text(memory.total)}, "
         f"{show_as.size_text(memory.available)} of it free, read at {speed.read_bytes_per_second / 1e9:.1f} GB/s; "
         f"{speed.multiply_flops / 1e9:.0f} GFLOPS\n"
-        f"For {slots} requests of {tokens} tokens each; speeds are estimates in tokens a second, for one request with a short context.\n"
+        f"For {slots} requests of {tokens} tokens each; speeds are estimates in tokens a second, one request.\n"
+        "Small models slow down much when their context is long.\n"
     )
     columns = ("Id", "", "»Memory", "»Writes/s", "»Reads/s", "For")
     show_as.print_table(columns, map(show_as.advice_row, found))
