@@ -37,5 +37,5 @@ def parse(data: bytes) -> Any:
         return yaml.load(data.decode(), _Loader)  # noqa: S506 - a subclass of the safe loader
     except RecursionError:
         raise CatalogueError("is nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CatalogueError(" ".join(str(error).split())) from None

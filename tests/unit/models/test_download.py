@@ -162,7 +162,9 @@ async def test_nonsense_in_retry_after(client: Client, source: Source, good: byt
     await client.url()
 
 
-@pytest.mark.parametrize(("status", "says"), [(401, "token"), (403, "token"), (404, "404"), (410, "410"), (206, "gave up")])
+@pytest.mark.parametrize(
+    ("status", "says"), [(401, "token"), (403, "token"), (404, "404"), (410, "410"), (206, "gave up")]
+)
 async def test_a_lasting_error(client: Client, source: Source, status: int, says: str) -> None:
     source.plan = [error(status)]
     with pytest.raises(SourceError, match=says):
@@ -222,7 +224,9 @@ async def test_a_redirect_loop(client: Client, source: Source) -> None:
     assert len(source.requests) == 6
 
 
-@pytest.mark.parametrize("location", ["ftp://example.org/x", "file:///etc/passwd", "", "http://", "http://[", "javascript:1"])
+@pytest.mark.parametrize(
+    "location", ["ftp://example.org/x", "file:///etc/passwd", "", "http://", "http://[", "javascript:1"]
+)
 async def test_a_redirect_to_nonsense(client: Client, source: Source, location: str) -> None:
     source.plan = [redirect(location)]
     with pytest.raises(ModelError):
