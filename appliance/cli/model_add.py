@@ -103,12 +103,17 @@ def _url(what: str, name: str | None, sha256: str | None) -> tuple[URL, str]:
 def _token(path: Path | None) -> str | None:
     """Return the hub's token: from the file, else from HF_TOKEN."""
     if path is None:
-        return os.environ.get("HF_TOKEN") or None
-    try:
-        with path.open(encoding="utf-8") as file:
-            token = file.readline(4096).strip()
-    except (OSError, ValueError) as error:
-        raise CommandError(f"--token-file {path}: can't be read: {error}") from error
+        text, name = os.environ.get("HF_TOKEN", ""), "HF_TOKEN"
+        if not text:
+            return None
+    else:
+        name = f"--token-file {path}"
+        try:
+            with path.open(encoding="utf-8") as file:
+                text = file.readline(4096)
+        except (OSError, ValueError) as error:
+            raise CommandError(f"{name}: can't be read: {error}") from error
+    token = text.strip()
     if not token or not token.isascii() or not token.isprintable():
-        raise CommandError(f"--token-file {path}: its first line is no token")
+        raise CommandError(f"{name}: is no token")
     return token

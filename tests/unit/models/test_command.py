@@ -224,11 +224,14 @@ def test_what_can_not_be_added(run: Run, models: Path, arguments: tuple[str, ...
     assert [path.name for path in models.iterdir() if not path.name.startswith(".")] == []
 
 
-def test_a_token_file_that_is_none(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("a\tb")
+@pytest.mark.parametrize("text", ["a\tb", "\n", "ä", "\xff"])
+def test_a_token_that_is_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "token").write_text(text, encoding="latin-1")
     result = run("add", "lfm2-700m", "--token-file", str(tmp_path / "token"))
     assert result.exit_code == 1
-    assert "is no token" in result.stderr
+    assert "token" in result.stderr
+    monkeypatch.setenv("HF_TOKEN", text)
+    assert run("add", "lfm2-700m").stderr == "rouse: HF_TOKEN: is no token\n"
 
 
 def test_advise(run: Run, tmp_path: Path) -> None:

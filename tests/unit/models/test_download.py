@@ -175,7 +175,7 @@ async def test_endless_data(client: Client, source: Source) -> None:
     async def endless(_: Request, writer: asyncio.StreamWriter) -> None:
         await send(writer, 200, {"Transfer-Encoding": "chunked"})
         block = gguf(65536)
-        for _ in range(10_000):
+        for _block in range(10_000):
             writer.write(b"10000\r\n" + block + b"\r\n")
             await writer.drain()
 
