@@ -155,7 +155,7 @@ class Model(_Frozen):
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=4, strict=False)]
     notes: _Text = ""
     unconfirmed: Annotated[frozenset[Unconfirmed], Field(strict=False)] = frozenset()
-    """What could not be looked up in the model's own files and is stated from memory or hearsay."""
+    """What could not be looked up anywhere, and is that of a sibling or from memory."""
 
     @property
     def weights(self) -> ModelFile:
