@@ -9,8 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import config, services
+from appliance.cli import config, model, services
 from appliance.cli.command_line import CommandError, CommandLine
+from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
 
 DEFAULT_CONFIG_DIR = Path("/etc/rouse")
@@ -25,7 +26,7 @@ class _Root(TyperGroup):
         except SettingsError as error:
             typer.echo(error, err=True)
             raise typer.Exit(2) from None
-        except CommandError as error:
+        except (CommandError, ModelError) as error:
             typer.echo(f"rouse: {error}", err=True)
             raise typer.Exit(1) from None
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
 services.add_to(app)
 
 
