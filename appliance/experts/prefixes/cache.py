@@ -213,6 +213,7 @@ class PrefixCache:
             cached.tokens.clear()
         if self._backend.copy(self._scratch, cached.seq, len(cached.tokens), most):
             cached.tokens[:] = image.tokens[:most]
+            cached.restored = True
         self._backend.keep(self._scratch, 0)
 
     def _promote(self, cached: Cached, end: int) -> None:
@@ -228,6 +229,7 @@ class PrefixCache:
             self._backend.copy(node.holder().seq, cached.seq, start, node.end)
         if node.end < end:
             node = self._tree.extend(node, tail[node.end - start :])
+            node.hits = int(cached.restored)
         node.used = self._clock
         cached.node.cached.remove(cached)
         cached.node = node

@@ -31,6 +31,8 @@ class Cached:
     tokens: list[int] = field(default_factory=list)
     busy: bool = True
     """Whether a request uses it; otherwise all of its tokens are the node's."""
+    restored: bool = False
+    """Whether part of it came back from memory: it was used before."""
     checkpoint: int = 0
     """Number of tokens at which its state should be kept, because prompts part there; 0 for nowhere."""
 

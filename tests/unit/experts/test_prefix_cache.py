@@ -120,6 +120,19 @@ def test_cold_prefixes_go_to_memory_and_come_back() -> None:
         assert house.ask([*prompt, 1]) == 150
 
 
+def test_two_that_take_turns_end_up_in_cells() -> None:
+    house = House()
+    first, second = text("first", 300), text("second", 300)
+    for turn in range(6):
+        for prompt in (first, second):
+            assert (house.ask([*prompt, turn]) >= 300) == (turn > 0)
+    for turn in range(6, 9):
+        for prompt in (first, second):
+            use = house.cache.claim([*prompt, turn])
+            assert use[1].cells == 300
+            house.cache.release(use[0], keep=False)
+
+
 def test_a_tail_is_parked_without_the_beginning_that_stays() -> None:
     house = House(idle_tokens=200)
     for number in range(8):
