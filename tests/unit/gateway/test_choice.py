@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -305,7 +306,7 @@ async def test_with_the_key_health_tells_the_state_of_each(gateway: Gateway) -> 
 
 async def test_many_numbers_and_letters_reach_the_expert_as_they_were(gateway: Gateway) -> None:
     await gateway.add("large", answers("large"))
-    body = {
+    body: dict[str, Any] = {
         "messages": [{"role": "user", "content": 'a "quoted" \\ text, \u00e9, \U0001f600, \x7f, \u2028', "model": "x"}],
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"b": 1, "a": None}}}],
         "temperature": 0.1,

@@ -1,9 +1,10 @@
 """Servers that are not the house's own, their keys, and probes."""
 
 import asyncio
+import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trustme
@@ -29,7 +30,7 @@ class Server:
         self.models: list[str] = []
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -40,7 +41,7 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def start(self, ssl: Any = None) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/v1/models", self._list)
         app.router.add_get("/health", self._list)
@@ -48,7 +49,7 @@ class Server:
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=ssl).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=tls).start()
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -138,8 +139,6 @@ async def test_one_that_was_never_there_is_known_to_be_dead(start: Start) -> Non
 
 
 async def test_https_is_checked_against_its_own_certificates(start: Start, tmp_path: Path) -> None:
-    import ssl
-
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -108,7 +109,7 @@ async def test_when_both_fail_the_third_is_asked(start: Start) -> None:
     ],
     ids=["off", "named", "tools", "long"],
 )
-async def test_who_is_not_hedged(hedging: Prepared, settings: dict[str, object], body: dict[str, object]) -> None:
+async def test_who_is_not_hedged(hedging: Prepared, settings: dict[str, object], body: dict[str, Any]) -> None:
     gateway, left = await hedging(**settings)
     async with gateway.post(**body) as response:
         assert await text_of(response) == "slow"
