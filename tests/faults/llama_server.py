@@ -32,13 +32,13 @@ def llama_server() -> str | None:
 def cpp_command(program: str, port: int) -> list[str]:
     """Return what starts llama-server."""
     command = [program, "--model", str(MODEL), "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
-    return [*command, "--threads", "2", "--parallel", "2", "--ctx-size", "2048"]
+    return [*command, "--threads", "2", "--parallel", "2", "--ctx-size", "1024", "--no-warmup", "--slots"]
 
 
 def python_command(port: int) -> list[str]:
     """Return what starts llama-cpp-python's server."""
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(MODEL), "--host", "127.0.0.1"]
-    return [*command, "--port", str(port), "--api_key", KEY, "--n_threads", "2", "--n_ctx", "1024"]
+    return [*command, "--port", str(port), "--api_key", KEY, "--n_threads", "2", "--n_ctx", "512"]
 
 
 @asynccontextmanager

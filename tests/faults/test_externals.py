@@ -96,6 +96,20 @@ async def both_ways(houses: Houses, expert: str) -> None:
     assert any(choice["delta"].get("content") for event in told for choice in event["choices"])
 
 
+async def leave(houses: Houses, port: int) -> None:
+    """Leave in the middle of an answer, and wait until llama-server has a free slot again."""
+    async with houses.house.chat(LONG, model="cpp", stream=True, max_tokens=1000) as response:
+        await response.content.readany()
+        response.close()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with asyncio.timeout(30):
+        while True:
+            async with houses.house.http.get(f"http://127.0.0.1:{port}/slots", headers=headers) as response:
+                if not any(slot["is_processing"] for slot in await response.json()):
+                    return
+            await asyncio.sleep(0.05)
+
+
 async def test_llama_server_is_an_expert_and_survives_its_own_death(real: Houses) -> None:
     program = llama_server()
     if program is None:
@@ -106,6 +120,7 @@ async def test_llama_server_is_an_expert_and_survives_its_own_death(real: Houses
         await real.until("cpp", "half-open", "closed")
         await both_ways(real, "cpp")
         assert await real.state("cpp") == "closed"
+        await leave(real, port)
         async with real.house.chat(LONG, model="cpp", stream=True, max_tokens=1000) as response:
             begun = await response.content.readany()
             process.kill()
@@ -120,24 +135,6 @@ async def test_llama_server_is_an_expert_and_survives_its_own_death(real: Houses
         await real.until("cpp", "half-open")
         await both_ways(real, "cpp")
         assert await real.state("cpp") == "closed"
-
-
-async def test_a_client_that_leaves_frees_llama_servers_slot(real: Houses) -> None:
-    program = llama_server()
-    if program is None:
-        pytest.skip("there is no llama-server: set ROUSE_LLAMA_SERVER to its path")
-    port = real.ports["cpp"]
-    async with running([*cpp_command(program, port), "--slots"], port, real.folder / "cpp.log"):
-        async with real.house.chat(LONG, model="cpp", stream=True, max_tokens=1000) as response:
-            await response.content.readany()
-            response.close()
-        headers = {"Authorization": f"Bearer {KEY}"}
-        async with asyncio.timeout(10):
-            while True:
-                async with real.house.http.get(f"http://127.0.0.1:{port}/slots", headers=headers) as response:
-                    if not any(slot["is_processing"] for slot in await response.json()):
-                        break
-                await asyncio.sleep(0.05)
 
 
 async def test_llama_cpp_pythons_server_is_an_expert(real: Houses) -> None:
