@@ -1,6 +1,7 @@
 """An expert that is killed while a hundred requests are in flight."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +81,9 @@ async def test_who_waits_is_answered_by_another_and_who_listens_hears_of_it(tmp_
             text = await response.text()
         assert 'rouse_gateway_breaker_openings_total{expert="one",node="demo"}' in text
         assert "rouse_gateway_active_requests 0.0" in text
+        status = re.search(r"/metrics at (http://\S+)", house.log("node"))
+        assert status is not None
+        async with house.http.get(f"{status[1]}/metrics") as response:
+            text = await response.text()
+        assert 'rouse_node_expert_restarts_total{expert="one"} 1.0' in text
+        assert 'rouse_node_expert_state{expert="one",state="ready"} 1.0' in text
