@@ -23,6 +23,11 @@ class Access:
     """With the key, so they go nowhere else."""
     tls: ssl.SSLContext | bool = True
 
+    def without_key(self, text: str) -> str:
+        """Return what a server says, without the key that some repeat when they refuse it."""
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return text.replace(key, "…") if key else text
+
 
 @dataclass(frozen=True, slots=True)
 class External:

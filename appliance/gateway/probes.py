@@ -97,5 +97,7 @@ class Prober:
     async def _probe(self, endpoint: Endpoint) -> None:
         async with self._free:
             alive = await self._upstream.probe(endpoint)
+        if endpoint not in self._registry.ready:
+            return
         self._metrics.probes.labels(expert=endpoint.name, outcome="alive" if alive else "dead").inc()
         self._health.probed(endpoint.key, alive=alive)

@@ -88,15 +88,18 @@ class Upstream:
         Raises:
             AttemptError: this endpoint does not answer it.
         """
+        access = self._access.of(endpoint)
         limit = self._settings.first_token_timeout if request.streamed else self._settings.answer_timeout
         try:
             async with asyncio.timeout(limit):
-                response = await self._send(endpoint, request)
+                response = await self._send(endpoint, request, access)
                 try:
                     return await self._begin(response, streamed=request.streamed)
                 except BaseException:
                     response.close()
                     raise
+        except AttemptError as error:
+            raise type(error)(access.without_key(str(error))) from error
         except TimeoutError:
             raise SilentError(f"no answer within {limit:g} s") from None
         except (aiohttp.ClientError, OSError, ssl.CertificateError, ValueError) as error:
@@ -117,8 +120,7 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError):  # a timeout is an OSError too
             return False
 
-    async def _send(self, endpoint: Endpoint, request: Request) -> aiohttp.ClientResponse:
-        access = self._access.of(endpoint)
+    async def _send(self, endpoint: Endpoint, request: Request, access: Access) -> aiohttp.ClientResponse:
         body = request.body(access.model)
         if endpoint.external:
             return await self._post(self._new, endpoint, request, access, body)

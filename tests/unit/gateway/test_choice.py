@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,23 @@ async def test_a_router_that_fails_is_done_without(start: Start, caplog: pytest.
     with caplog.at_level(logging.CRITICAL, logger="appliance.gateway.plan"):
         async with gateway.post() as response:
             assert await text_of(response) == "home"
+
+
+async def test_a_router_that_takes_too_long_is_done_without(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+
+    class Slow:
+        def choose(self, text: str, experts: Sequence[str]) -> Decision:
+            release.wait(20)
+            return Decision(experts=("maths",), router=text, reason=str(experts))
+
+    gateway = await start(router=Slow(), fallbacks=["home"])
+    await gateway.add("home", answers("home"))
+    await gateway.add("maths", answers("maths"))
+    async with gateway.post() as response:
+        assert await text_of(response) == "home"
+    release.set()
+    assert "going on without it" in caplog.text
 
 
 async def test_an_agents_list_comes_after_the_routers_choice(start: Start) -> None:

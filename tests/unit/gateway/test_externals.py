@@ -1,6 +1,7 @@
 """Servers that are not the house's own, their keys, and probes."""
 
 import asyncio
+import json
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from appliance.gateway.externals import external_experts
 from appliance.security.secrets import SecretError
 from appliance.settings.model import ExternalSettings
 from scripts.house.processes import free_port
-from tests.unit.gateway.conftest import KEY, Gateway, Start, answers, text_of, whole
+from tests.unit.gateway.conftest import KEY, Gateway, Start, answers, serve, text_of, whole
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 
@@ -196,3 +197,17 @@ def test_a_key_is_not_shown() -> None:
     ).values()
     assert "sk-1" not in repr(external)
     assert external.access.probe_url == "http://h/v1/models"
+
+
+async def test_a_key_that_a_server_repeats_is_not_passed_on(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(_request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "Incorrect API key: sk-secret."}}, status=401)
+
+    async with AsyncExitStack() as stack:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", refuse)
+        gateway = await start(externals={"cloud": {"url": f"{await serve(app, stack)}/v1", "key": "sk-secret"}})
+        async with gateway.post(model="cloud") as response:
+            text = await response.text()
+    assert "cloud on external: HTTP 401: Incorrect API key: \u2026." in json.loads(text)["error"]["message"]
+    assert "sk-secret" not in text + caplog.text
