@@ -26,7 +26,7 @@ MAX_QUOTED = 200
 
 _DATA_LINE = re.compile(rb"(?:\A|[\r\n])data:[ ]?([^\r\n]*)[\r\n]")
 _USAGE_LINE = re.compile(rb'(?:\A|[\r\n])data:[ ]?(\{[^\r\n]*"usage":[ ]?\{[^\r\n]*)[\r\n]')
-_DONE = re.compile(rb"(?:\A|[\r\n])data:[ ]?\[DONE\]")
+_END = re.compile(rb'(?:\A|[\r\n])data:[ ]?(?:\[DONE\]|\{"error")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ def longer_tail(tail: bytes, chunk: bytes) -> bytes:
 
 
 def is_complete(tail: bytes) -> bool:
-    """Whether a stream with this end is whole."""
-    return _DONE.search(tail) is not None
+    """Whether a stream with this end says itself how it ended: whole, or with an error."""
+    return _END.search(tail) is not None
 
 
 def usage_at_end(tail: bytes) -> Usage | None:

@@ -265,6 +265,19 @@ async def test_a_stream_that_just_ends_has_broken_off(gateway: Gateway) -> None:
         assert texts(await response.read()) == ["one", "two", "expert_failed"]
 
 
+async def test_a_stream_that_ends_with_an_error_of_the_expert_is_passed_on(gateway: Gateway) -> None:
+    error = b'data: {"error": {"message": "out of memory", "code": "engine_failed"}}\n\n'
+    await gateway.add("large", streams(event("one"), error))
+    async with gateway.post(model="large", stream=True) as response:
+        assert texts(await response.read()) == ["one", "engine_failed"]
+    assert "open" not in str(await _states(gateway))
+
+
+async def _states(gateway: Gateway) -> list[str]:
+    async with gateway.http.get(f"{gateway.url}/health", headers=HEADERS) as response:
+        return [one["state"] for one in (await response.json())["endpoints"]]
+
+
 async def test_a_stream_that_never_ends_is_ended(start: Start) -> None:
     gateway = await start(stream_timeout=0.5)
     await gateway.add("large", streams(*([event("more")] * 50), then="hang", pause=0.05))
