@@ -44,6 +44,7 @@ bench: setup ## Measure an expert next to llama_cpp.server; writes build/bench
 docs: setup ## Write the references that are made from the code
 	$(PYTHON) -m appliance.bus.asyncapi --write docs/asyncapi.yaml
 	$(PYTHON) -m appliance.settings.reference --write docs/configuration.md
+	$(PYTHON) -m scripts.metrics_reference --write docs/metrics.md
 
 lock: setup ## Lock the dependencies; UPGRADE=1 takes the newest
 	scripts/lock $(if $(UPGRADE),--upgrade)

@@ -4,6 +4,7 @@ import logging
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 
 class _WithoutClientsMistakes(logging.Filter):
@@ -23,6 +24,14 @@ def http_runner(application: web.Application) -> web.AppRunner:
     return web.AppRunner(
         application, access_log=None, handler_cancellation=True, shutdown_timeout=5.0, logger=_server_log
     )
+
+
+def process_registry() -> CollectorRegistry:
+    """Return a registry of metrics that has those of the process itself: time, memory, files, collections."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -11,19 +11,20 @@ from aiohttp import web
 
 from appliance import __version__
 from appliance.agents.conversation import ConversationAgent
+from appliance.agents.metrics import AgentMetrics
 from appliance.agents.model import ModelClient
 from appliance.bus.broker import EmbeddedBroker, server_tls
 from appliance.bus.client import Bus
 from appliance.bus.connection import Connection, reachable
 from appliance.bus.messages import HubAnnouncement
+from appliance.bus.metrics import BusMetrics
 from appliance.bus.topics import HUB_ANNOUNCEMENT, HUB_STATUS
 from appliance.errors import StartError
-from appliance.gateway.dispatch import Dispatcher
-from appliance.gateway.metrics import GatewayMetrics
-from appliance.gateway.registry import ExpertRegistry
-from appliance.gateway.server import GatewayServer
-from appliance.http_server import http_runner
+from appliance.gateway.request import AGENT_PREFIX
+from appliance.gateway.service import running_gateway
+from appliance.http_server import http_runner, process_registry
 from appliance.node.identity import node_name
+from appliance.routing.decision import Router
 from appliance.running import until
 from appliance.security.broker import accounts, connect_to, secrets_folder
 from appliance.security.secrets import ensure_secret
@@ -43,11 +44,23 @@ class HubAddresses:
     gateway_url: str
 
 
-async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAddresses], None]) -> None:
-    """Run the hub until `stop` is set; `ready` is called once when everything listens.
+async def run(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[HubAddresses], None],
+    router: Router | None = None,
+) -> None:
+    """Run the hub until `stop` is set.
+
+    Args:
+        settings: the effective settings.
+        stop: ends the hub.
+        ready: is called once when everything listens.
+        router: chooses experts by a request's text; without it names and settings decide.
 
     Raises:
-        StartError: an address is taken.
+        StartError: an address is taken, or a certificate can't be read.
         BusConfigurationError: the broker's settings can't work, or the broker refuses them.
         SecretError: a secret can't be read or made.
     """
@@ -57,25 +70,27 @@ async def run(settings: Settings, *, stop: asyncio.Event, ready: Callable[[HubAd
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         connection, broker_port = await _broker(settings, stack)
-        bus = Bus(connection, identifier=f"rouse-hub-{name}", presence=(HUB_STATUS, {}))
+        exported = process_registry()
+        bus = Bus(connection, identifier=f"rouse-hub-{name}", presence=(HUB_STATUS, {}), metrics=BusMetrics(exported))
+        gateway = await stack.enter_async_context(
+            running_gateway(
+                settings=settings.gateway,
+                agents=settings.agents,
+                expert_key=expert_key,
+                api_key=api_key,
+                router=router,
+                exported=exported,
+            )
+        )
+        gateway.registry.attach(bus)
+        gateway_url = await _serve(gateway.application, settings, stack)
 
-        registry = ExpertRegistry()
-        registry.attach(bus)
-        metrics = GatewayMetrics()
-        dispatcher = Dispatcher(
-            http=http, registry=registry, settings=settings.gateway, expert_key=expert_key, metrics=metrics
-        )
-        server = GatewayServer(
-            dispatcher=dispatcher,
-            registry=registry,
-            metrics=metrics,
-            api_key=api_key,
-            max_body_bytes=settings.gateway.max_body_bytes,
-        )
-        gateway_url = await _serve(server.application(), settings, stack)
-        model = ModelClient(http=http, url=f"{gateway_url}/v1", api_key=api_key)
+        def model(agent: str) -> ModelClient:
+            return ModelClient(http=http, url=f"{gateway_url}/v1", api_key=api_key, model=f"{AGENT_PREFIX}{agent}")
+
+        agent_metrics = AgentMetrics(exported)
         agents = [
-            ConversationAgent(name=agent, settings=agent_settings, bus=bus, model=model)
+            ConversationAgent(name=agent, settings=agent_settings, bus=bus, model=model(agent), metrics=agent_metrics)
             for agent, agent_settings in settings.agents.items()
         ]
 

@@ -13,13 +13,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client import CollectorRegistry
+
 from appliance.agents.errors import ModelError
 from appliance.agents.ledger import Entry, Ledger
+from appliance.agents.metrics import AgentMetrics
 from appliance.agents.model import Finish, ModelClient
 from appliance.agents.prompt import build_prompt
 from appliance.agents.reply import ReplyStream
 from appliance.bus.client import Bus
-from appliance.bus.messages import AgentAnnouncement, ChatCancel, ChatRequest
+from appliance.bus.messages import AgentAnnouncement, ChatCancel, ChatRequest, ReplyFailed
 from appliance.bus.topics import AGENT_ANNOUNCEMENT, CHAT_CANCEL, CHAT_REQUEST
 from appliance.settings.model import AgentSettings
 
@@ -41,12 +44,14 @@ class ConversationAgent:
         settings: AgentSettings,
         bus: Bus,
         model: ModelClient,
+        metrics: AgentMetrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._name = name
         self._settings = settings
         self._bus = bus
         self._model = model
+        self._metrics = metrics or AgentMetrics(CollectorRegistry())
         self._clock = clock
         self._ledger = Ledger(clock=clock)
         self._running: set[asyncio.Task[Any]] = set()
@@ -100,6 +105,17 @@ class ConversationAgent:
         return task
 
     async def _answer(self, request: ChatRequest, entry: Entry) -> None:
+        started = time.perf_counter()
+        try:
+            await self._work(request, entry)
+        finally:
+            final = entry.final
+            outcome = final.code if isinstance(final, ReplyFailed) else "finished"
+            if final is not None:
+                self._metrics.requests.labels(self._name, outcome).inc()
+                self._metrics.duration.labels(self._name).observe(time.perf_counter() - started)
+
+    async def _work(self, request: ChatRequest, entry: Entry) -> None:
         reply = ReplyStream(bus=self._bus, request=request)
         remaining = min(request.deadline - self._clock(), MAX_DURATION_SECONDS)
         if remaining <= 0:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import aiohttp
+from pydantic import ValidationError
 
 from appliance.agents.errors import ModelError
-from appliance.bus.messages import FailureCode, ToolCall
+from appliance.bus.messages import FailureCode, Origin, ToolCall
 
 _CODES: Mapping[int, FailureCode] = {400: "invalid_request", 413: "invalid_request", 429: "overloaded"}
 
@@ -32,6 +33,7 @@ class Finish:
     expert: str
     prompt_tokens: int
     completion_tokens: int
+    origin: Origin | None = None
 
 
 @dataclass(slots=True)
@@ -54,9 +56,10 @@ class _PartialCall:
 class ModelClient:
     """Asks the gateway."""
 
-    def __init__(self, *, http: aiohttp.ClientSession, url: str, api_key: str) -> None:
-        """Take the gateway's base URL, which ends in `/v1`, and its key."""
+    def __init__(self, *, http: aiohttp.ClientSession, url: str, api_key: str, model: str = "auto") -> None:
+        """Take the gateway's base URL, which ends in `/v1`, its key, and what to ask it for."""
         self._http = http
+        self._model = model
         self._url = f"{url}/chat/completions"
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
@@ -66,13 +69,13 @@ class ModelClient:
         Raises:
             ModelError: there is no answer, or it broke off.
         """
-        request = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        request = {**body, "model": self._model, "stream": True, "stream_options": {"include_usage": True}}
         timeout = aiohttp.ClientTimeout(total=None)
         try:
             async with self._http.post(self._url, json=request, headers=self._headers, timeout=timeout) as response:
                 if response.status != 200:
                     raise await _refusal(response)
-                expert = response.headers.get("X-Rouse-Expert", str(body.get("model")))
+                expert = response.headers.get("X-Rouse-Expert", self._model)
                 async for event in _interpret(_data_lines(response.content), expert):
                     yield event
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -111,10 +114,12 @@ async def _interpret(events: AsyncIterator[Any], expert: str) -> AsyncIterator[T
     calls: dict[int, _PartialCall] = {}
     reason: Literal["stop", "length", "tool_calls"] | None = None
     usage: Mapping[str, int] = {}
+    origin: Origin | None = None
     async for event in events:
         if "error" in event:
             raise ModelError("model_error", str(event["error"].get("message", "The model failed.")))
         usage = event.get("usage") or usage
+        origin = origin or _origin(event.get("rouse"))
         for choice in event.get("choices", ()):
             delta = choice.get("delta") or {}
             if text := delta.get("content"):
@@ -130,7 +135,15 @@ async def _interpret(events: AsyncIterator[Any], expert: str) -> AsyncIterator[T
         expert=expert,
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
+        origin=origin,
     )
+
+
+def _origin(told: object) -> Origin | None:
+    try:
+        return None if told is None else Origin.model_validate(told)
+    except ValidationError:
+        return None
 
 
 def _merge(call: _PartialCall, piece: Mapping[str, Any]) -> None:

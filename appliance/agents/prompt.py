@@ -57,7 +57,6 @@ def build_prompt(request: ChatRequest, agent: AgentSettings) -> Prompt:
     if system:
         messages.insert(0, SystemMessage(text=system))
     body: dict[str, Any] = {
-        "model": agent.expert,
         "messages": [_render(message) for message in messages],
         "max_tokens": agent.max_tokens,
         "temperature": agent.temperature,

@@ -70,6 +70,7 @@ class ReplyStream:
             completion_tokens=finish.completion_tokens,
             first_token=duration if self._first_token is None else self._first_token,
             duration=duration,
+            origin=finish.origin,
         )
         await self._send(final)
         return final

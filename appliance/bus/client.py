@@ -16,10 +16,12 @@ from typing import Any, Self
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
+from prometheus_client import CollectorRegistry
 
 from appliance.bus.connection import Connection
 from appliance.bus.errors import BusConfigurationError, BusUnavailableError, MalformedMessageError
 from appliance.bus.messages import Presence
+from appliance.bus.metrics import BusMetrics
 from appliance.bus.topics import Topic
 
 _log = logging.getLogger(__name__)
@@ -62,8 +64,10 @@ class Bus:
         *,
         identifier: str,
         presence: tuple[Topic[Presence], Mapping[str, str]] | None = None,
+        metrics: BusMetrics | None = None,
     ) -> None:
         self._connection = connection
+        self._metrics = metrics or BusMetrics(CollectorRegistry())
         self._identifier = identifier
         self._presence_topic: str | None = None
         self._kept: dict[str, tuple[bytes, int]] = {}
@@ -171,9 +175,11 @@ class Bus:
                     await self._connected.wait()
                     client = self._client
                     if client is not None and await self._try_to_send(client, name, payload, qos, retain=retain):
+                        self._metrics.sent.inc()
                         return
                     await asyncio.sleep(FIRST_RETRY_SECONDS / 5)
         except TimeoutError as error:
+            self._metrics.unsent.inc()
             raise BusUnavailableError(f"the MQTT broker did not take a message within {timeout:g} s") from error
 
     async def _try_to_send(self, client: aiomqtt.Client, name: str, payload: bytes, qos: int, *, retain: bool) -> bool:
@@ -209,6 +215,7 @@ class Bus:
                     await self._begin(client)
                     _log.info("connected to the MQTT broker at %s", self._where)
                     since, reported, known = loop.time(), "", True
+                    self._metrics.connections.inc()
                     await self._receive(client)
             except (aiomqtt.MqttError, OSError) as error:
                 if not known and (refusal := _refusal(error)):
@@ -218,6 +225,7 @@ class Bus:
                     _log.warning("MQTT broker at %s: %s; trying again", self._where, reported)
             finally:
                 self._connected.clear()
+                self._metrics.connected.set(0)
                 self._lost.set()
                 self._client = None
             if since is not None:
@@ -263,6 +271,7 @@ class Bus:
         self._client = client
         self._lost = asyncio.Event()
         self._connected.set()
+        self._metrics.connected.set(1)
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
@@ -277,6 +286,7 @@ class Bus:
             try:
                 withdrawn = subscription.topic.retain and not payload
                 message = None if withdrawn else subscription.topic.decode(name, payload)
+                self._metrics.received.labels(subscription.topic.name).inc()
                 await subscription.handler(message, levels)
             except MalformedMessageError as error:
                 self._report_malformed(error)
@@ -284,6 +294,7 @@ class Bus:
                 _log.exception("handling a message on %s failed", name)
 
     def _report_malformed(self, error: MalformedMessageError) -> None:
+        self._metrics.malformed.inc()
         if error.topic in self._malformed or len(self._malformed) >= MAX_REMEMBERED_TOPICS:
             _log.debug("dropped a malformed message: %s", error)
             return

@@ -232,6 +232,29 @@ class ReplyToolCall(_Reply):
     call: ToolCall
 
 
+class ExpertAttempt(Message):
+    """One expert that was asked for an answer."""
+
+    expert: str
+    node: str
+    outcome: str
+    """`answered`, or what went wrong in a few words."""
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Origin(Message):
+    """Where an answer comes from."""
+
+    expert: str
+    node: str
+    reason: str
+    """One sentence for people: why this expert."""
+    router: str
+    """Who chose it: `request`, `agent`, `settings`, or a router's name."""
+    attempts: Annotated[tuple[ExpertAttempt, ...], Field(max_length=100)] = ()
+    """Experts that were asked, in order; those before the last did not answer in time."""
+
+
 class ReplyFinished(_Reply):
     """The end of a good reply. It repeats everything, so a client that lost a message still has all."""
 
@@ -246,6 +269,8 @@ class ReplyFinished(_Reply):
     first_token: Annotated[float, Field(ge=0)] | None = None
     """Seconds from the request's arrival at the agent to the first piece of the answer."""
     duration: Annotated[float, Field(ge=0)] = 0.0
+    origin: Origin | None = None
+    """Why that expert; None when the gateway did not tell."""
 
 
 FailureCode = Literal["invalid_request", "expired", "no_expert", "overloaded", "model_error", "cancelled", "stopping"]

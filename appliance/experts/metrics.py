@@ -11,7 +11,7 @@ class ExpertMetrics:
 
     def __init__(self, name: str) -> None:
         """Label every metric with the expert's name."""
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
 
         def counter(metric: str, text: str) -> Counter:
             return Counter(f"rouse_expert_{metric}", text, ["expert"], registry=registry)
@@ -77,4 +77,4 @@ class ExpertMetrics:
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

@@ -1,182 +1,298 @@
 """Sends a request to the first expert that answers it.
 
-Before the first byte of an answer another candidate may be tried; after it never, because the client
-has already been told something.
+Before the first token another candidate may be tried; after it never, because the client has already been told
+something.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 
+from appliance.gateway.answer import (
+    EVENT_STREAM,
+    TAIL_BYTES,
+    Usage,
+    is_complete,
+    longer_tail,
+    usage_at_end,
+    with_member,
+)
+from appliance.gateway.balance import Balance
 from appliance.gateway.errors import (
+    AttemptError,
     BusyError,
     ExpertDiedError,
     ExpertFailedError,
-    NoExpertError,
-    UnknownModelError,
+    OverloadedError,
+    SilentError,
 )
-from appliance.gateway.metrics import GatewayMetrics
-from appliance.gateway.registry import ExpertRegistry
-from appliance.routing.candidates import AUTO, Endpoint, rank
+from appliance.gateway.health import Health
+from appliance.gateway.metrics import Gaps, GatewayMetrics
+from appliance.gateway.origin import Attempt, Candidate, Origin
+from appliance.gateway.plan import Planner
+from appliance.gateway.request import Request
+from appliance.gateway.upstream import Begun, Upstream
 from appliance.settings.model import GatewaySettings
 
 _log = logging.getLogger(__name__)
 
-EVENT_STREAM = "text/event-stream"
 MAX_NAMED = 20
 """Experts that an error names."""
-MAX_QUOTED = 200
-"""Characters of a client's text that an error repeats."""
+
+type Write = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """An expert's answer that has begun."""
 
-    endpoint: Endpoint
+    origin: Origin
     status: int
     content_type: str
     first: bytes
-    """What has arrived: the first bytes of a stream, all of any other answer."""
+    """What has arrived: the first event of a stream, all of any other answer; with the `rouse` object."""
+    usage: Usage | None
+    """Tokens; of a stream, once it has been relayed."""
     response: aiohttp.ClientResponse
+    stream_timeout: float
+    gaps: Gaps = field(repr=False)
+    note_death: Callable[[], None] = field(repr=False)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the answer's bytes as they come.
+    @property
+    def streamed(self) -> bool:
+        """Whether more may come after `first`."""
+        return self.content_type == EVENT_STREAM
+
+    async def relay(self, write: Write) -> None:
+        """Pass the answer on as it comes.
 
         Raises:
-            ExpertDiedError: what was yielded is all there is.
+            ExpertDiedError: what was written is all there is.
         """
-        if self.first:
-            yield self.first
+        await write(self.first)
+        if not self.streamed:
+            return
+        tail = self.first[-TAIL_BYTES:]
+        read, clock, note = self.response.content.readany, time.perf_counter, self.gaps.note
+        before = clock()
         try:
-            async for chunk in self.response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
-            name = self.endpoint.name
-            _log.warning("expert %s on %s died while it answered: %s", name, self.endpoint.node, error)
-            raise ExpertDiedError(f"The expert {name} stopped while it answered. Ask again.") from error
+            async with asyncio.timeout(self.stream_timeout):
+                while True:
+                    try:
+                        chunk = await read()
+                    except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
+                        raise self._died(str(error) or type(error).__name__) from error
+                    if not chunk:
+                        break
+                    now = clock()
+                    note(now - before)
+                    before = now
+                    tail = longer_tail(tail, chunk)
+                    await write(chunk)
+        except TimeoutError:
+            raise self._died(f"it took longer than {self.stream_timeout:g} s") from None
+        if not is_complete(tail):
+            raise self._died("its stream broke off")
+        self.usage = usage_at_end(tail)
+
+    def _died(self, reason: str) -> ExpertDiedError:
+        endpoint = self.origin.candidate.endpoint
+        _log.warning("expert %s on %s died while it answered: %s", endpoint.name, endpoint.node, reason)
+        self.note_death()
+        return ExpertDiedError(f"The expert {endpoint.name} stopped while it answered. Ask again.")
 
 
 class Dispatcher:
-    """Chooses among the experts and fails over."""
+    """Fails over among the candidates, and hedges."""
 
     def __init__(
         self,
         *,
-        http: aiohttp.ClientSession,
-        registry: ExpertRegistry,
+        upstream: Upstream,
+        planner: Planner,
+        health: Health,
+        balance: Balance,
         settings: GatewaySettings,
-        expert_key: str,
         metrics: GatewayMetrics,
     ) -> None:
-        self._http = http
-        self._registry = registry
+        self._upstream = upstream
+        self._planner = planner
+        self._health = health
+        self._balance = balance
         self._settings = settings
-        self._headers = {"Authorization": f"Bearer {expert_key}"}
         self._metrics = metrics
 
-    def candidates(self, model: str, needs: frozenset[str]) -> tuple[Endpoint, ...]:
-        """Return the endpoints to ask, best first; those that failed a moment ago come last.
+    @asynccontextmanager
+    async def open(self, request: Request) -> AsyncIterator[Answer]:
+        """Ask the candidates in turn until one begins to answer; wait for one that is about to be ready.
+
+        Leaving ends the expert's work on the answer, if it is not complete.
 
         Raises:
             UnknownModelError: no expert of that name has ever been announced.
-        """
-        names = self._registry.names
-        if model != AUTO and model not in names:
-            known = ", ".join((AUTO, *names[:MAX_NAMED]))
-            raise UnknownModelError(f"the model {model[:MAX_QUOTED]!r} is not known; choose one of: {known}")
-        ranked = rank(model, needs, self._registry.ready, self._settings.fallbacks)
-        return tuple(sorted(ranked, key=self._registry.is_suspect))
-
-    @asynccontextmanager
-    async def open(self, path: str, body: Mapping[str, Any], needs: frozenset[str]) -> AsyncIterator[Answer]:
-        """Ask the candidates in turn until one begins to answer; wait for one that is about to be ready.
-
-        Args:
-            path: what follows the endpoint's base URL, such as `/chat/completions`.
-            body: the request; its `model` is replaced by the chosen expert's name.
-            needs: capabilities that the expert must have.
-
-        Raises:
-            UnknownModelError: see `candidates`.
             NoExpertError: none that could answer became ready within the time to a first token.
             BusyError: every candidate has too much to do.
             ExpertFailedError: every candidate failed.
         """
-        model = str(body.get("model", AUTO))
-        failures: list[str] = []
-        busy = True
-        for endpoint in await self._await_candidates(model, needs):
-            try:
-                answer = await self._ask(endpoint, path, body)
-            except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError too
-                reason = str(error) or type(error).__name__
-                busy = False
-            else:
-                if answer.status == 200 or 400 <= answer.status < 500:
-                    self._registry.report_answer(endpoint)
-                    try:
-                        yield answer
-                    finally:
-                        answer.response.close()
-                    return
-                reason = f"HTTP {answer.status}"
-                busy = busy and answer.status == 503
-                answer.response.close()
-            self._registry.report_failure(endpoint)
-            self._metrics.failovers.labels(expert=endpoint.name).inc()
-            failures.append(f"{endpoint.name} on {endpoint.node}: {reason}")
-            _log.warning("expert %s on %s did not answer: %s", endpoint.name, endpoint.node, reason)
-        if busy:
-            raise BusyError("Every expert has too much to do. Try again in a moment.")
-        raise ExpertFailedError("No expert answered: " + "; ".join(failures[:MAX_NAMED]))
+        won = await self._first_answer(_Work(request, deque(await self._planner.plan(request))))
+        begun, endpoint = won.begun, won.origin.candidate.endpoint
+        name = endpoint.name
+        self._metrics.decisions.labels(router=won.origin.candidate.router, expert=name).inc()
+        answer = Answer(
+            origin=won.origin,
+            status=begun.status,
+            content_type=begun.content_type,
+            first=begun.first if begun.start is None else with_member(begun.first, begun.start, won.origin.member()),
+            usage=begun.usage,
+            response=begun.response,
+            stream_timeout=self._settings.stream_timeout,
+            gaps=self._metrics.gaps(name),
+            note_death=lambda: self._health.failure(endpoint.key, won.begun_at, silent=True),
+        )
+        try:
+            yield answer
+        finally:
+            begun.response.close()
+            self._balance.end(endpoint)
+        if answer.usage is not None:
+            self._metrics.count_tokens(name, answer.usage)
 
-    async def _await_candidates(self, model: str, needs: frozenset[str]) -> tuple[Endpoint, ...]:
-        """Return the candidates, at least one, as soon as there are any.
+    async def _first_answer(self, work: "_Work") -> "_Won":
+        while work.candidates:
+            candidate = work.candidates.popleft()
+            other = self._hedge(work, candidate)
+            with contextlib.suppress(AttemptError):
+                if other is None:
+                    return work.won(candidate, await self._attempt(candidate, work))
+                return await self._race(candidate, other, work)
+        if work.busy:
+            raise BusyError("Every expert has too much to do. Try again in a moment.")
+        tried = [f"{one.endpoint.name} on {one.endpoint.node}: {one.outcome}" for one in work.attempts]
+        raise ExpertFailedError("No expert answered: " + "; ".join(tried[:MAX_NAMED]))
+
+    async def _attempt(self, candidate: Candidate, work: "_Work") -> "_Success":
+        """Ask one candidate. Whoever gets the answer ends its place in the balance.
 
         Raises:
-            UnknownModelError: see `candidates`.
-            NoExpertError: there are none, and none is expected or it takes too long.
+            AttemptError: it does not answer. That has been noted.
         """
+        endpoint = candidate.endpoint
+        key = endpoint.key
+        started = time.perf_counter()
+        self._balance.begin(endpoint, work.request.blocks)
+        begun_at = self._health.begin(key)
         try:
-            async with asyncio.timeout(self._settings.first_token_timeout):
-                while not (found := self.candidates(model, needs)):
-                    if not self._registry.expected(model):
-                        raise NoExpertError(self._why_none(model, needs))
-                    await self._registry.change()
-        except TimeoutError:
-            names = ", ".join(self._registry.expected(model)[:MAX_NAMED])
-            raise NoExpertError(f"No expert is ready yet: {names} takes too long. Try again in a minute.") from None
-        return found
+            begun = await self._upstream.ask(endpoint, work.request)
+        except AttemptError as error:
+            self._balance.end(endpoint)
+            if isinstance(error, OverloadedError):
+                self._health.cancel(key)
+            else:
+                work.busy = False
+                self._health.failure(key, begun_at, silent=isinstance(error, SilentError))
+            work.attempts.append(Attempt(endpoint, str(error), time.perf_counter() - started))
+            self._metrics.failovers.labels(expert=endpoint.name).inc()
+            _log.warning("expert %s on %s did not answer: %s", endpoint.name, endpoint.node, error)
+            raise
+        except BaseException:
+            self._balance.end(endpoint)
+            self._health.cancel(key)
+            raise
+        self._health.answer(key)
+        return _Success(begun, begun_at, time.perf_counter() - started)
 
-    def _why_none(self, model: str, needs: frozenset[str]) -> str:
-        able = f" with {' and '.join(sorted(needs))}" if needs else ""
-        reasons = self._registry.troubles(model)[:MAX_NAMED] or ("Check that a node with the expert role is on.",)
-        return " ".join((f"No expert{able} is ready.", *reasons))
+    def _hedge(self, work: "_Work", candidate: Candidate) -> Candidate | None:
+        """Return whom to ask as well if the candidate is slow, or None if nobody.
 
-    async def _ask(self, endpoint: Endpoint, path: str, body: Mapping[str, Any]) -> Answer:
-        # A fresh connection each: a kept-alive one may have been closed by the expert unnoticed, and
-        # a request that fails on it can't be told from one that the expert dropped.
-        streamed = body.get("stream") is True
-        longest_gap = self._settings.first_token_timeout if streamed else self._settings.answer_timeout
-        timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout, sock_read=longest_gap)
-        async with asyncio.timeout(longest_gap):
-            response = await self._http.post(
-                endpoint.url + path,
-                json={**body, "model": endpoint.name},
-                headers=self._headers,
-                timeout=timeout,
-                allow_redirects=False,
-            )
-            try:
-                streaming = response.content_type == EVENT_STREAM
-                first = await (response.content.readany() if streaming else response.read())
-            except BaseException:
-                response.close()
-                raise
-        return Answer(endpoint, response.status, response.content_type, first, response)
+        Not where tools are offered: the fastest expert is not the best at controlling a house. And who asks for
+        an expert by name gets that expert, at most on another node.
+        """
+        request = work.request
+        if self._settings.hedge_after is None or len(request.prompt) > self._settings.hedge_max_bytes:
+            return None
+        if "tools" in request.needs:
+            return None
+        for other in work.candidates:
+            same = other.endpoint.name == candidate.endpoint.name
+            if (same or not request.names_an_expert) and self._health.state(other.endpoint.key) == "closed":
+                return other
+        return None
+
+    async def _race(self, first: Candidate, second: Candidate, work: "_Work") -> "_Won":
+        """Ask the first candidate, and the second too if that takes long; return the answer that comes first.
+
+        Raises:
+            AttemptError: none of those that were asked answers.
+        """
+        running = {asyncio.create_task(self._attempt(first, work), name="first of a race"): first}
+        try:
+            await asyncio.wait(running, timeout=self._settings.hedge_after)
+            hedged = not any(task.done() for task in running)
+            if hedged:
+                work.candidates.remove(second)
+                running[asyncio.create_task(self._attempt(second, work), name="second of a race")] = second
+            while True:
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                task = done.pop()
+                candidate = running.pop(task)
+                if task.exception() is None or not running:
+                    break
+            if hedged:
+                self._metrics.hedges.labels(winner="second" if candidate is second else "first").inc()
+            success = task.result()
+            work.attempts += [
+                Attempt(loser.endpoint, "another was faster", success.seconds) for loser in running.values()
+            ]
+            return work.won(candidate, success)
+        finally:
+            for task, loser in running.items():
+                task.cancel()
+                task.add_done_callback(partial(self._discard, loser))
+
+    def _discard(self, loser: Candidate, task: "asyncio.Task[_Success]") -> None:
+        """Close the answer of a loser that was not cancelled in time."""
+        if not task.cancelled() and task.exception() is None:
+            task.result().begun.response.close()
+            self._balance.end(loser.endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Success:
+    """An attempt that led to an answer."""
+
+    begun: Begun
+    begun_at: float
+    """By the clock of `Health`."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Won:
+    """The answer that the client gets."""
+
+    begun: Begun
+    begun_at: float
+    origin: Origin
+
+
+@dataclass(slots=True)
+class _Work:
+    """A request on its way through the candidates."""
+
+    request: Request
+    candidates: deque[Candidate]
+    attempts: list[Attempt] = field(default_factory=list)
+    busy: bool = True
+    """Whether every candidate that was asked has too much to do."""
+
+    def won(self, candidate: Candidate, success: _Success) -> _Won:
+        attempts = (*self.attempts, Attempt(candidate.endpoint, "answered", success.seconds))
+        return _Won(success.begun, success.begun_at, Origin(candidate, attempts))

@@ -7,7 +7,11 @@ GatewayError
 ├── InvalidRequestError   the request can't be understood: 400, mend it
 ├── UnauthorizedError     the key is missing or wrong: 401
 ├── ExpertFailedError     every candidate failed before its first token: 502
-└── ExpertDiedError       the expert stopped after its first token: an error event in the stream
+├── ExpertDiedError       the expert stopped after its first token: an error event in the stream
+└── AttemptError          one candidate did not answer: the next is asked, the client never sees it
+    ├── SilentError       there was no answer at all
+    ├── OverloadedError   it has too much to do
+    └── BadAnswerError    it answered, but not what was asked for
 """
 
 from typing import Any, ClassVar
@@ -75,3 +79,19 @@ class ExpertDiedError(GatewayError):
 
     status = 502
     code = "expert_failed"
+
+
+class AttemptError(GatewayError):
+    """One candidate did not answer."""
+
+
+class SilentError(AttemptError):
+    """There was no answer: no connection, or it broke, or nothing came in time."""
+
+
+class OverloadedError(AttemptError):
+    """The expert has too much to do at this moment, which says nothing against its health."""
+
+
+class BadAnswerError(AttemptError):
+    """What came is no answer to the request."""

@@ -1,97 +1,102 @@
-"""The experts that are known, from their retained messages on the bus."""
+"""The experts that are known: the house's own from their retained messages on the bus, others from the settings."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance.bus.client import Bus
-from appliance.bus.messages import ExpertStatus, Presence
-from appliance.bus.topics import EXPERT_STATUS, NODE_STATUS
-from appliance.routing.candidates import AUTO, Endpoint
+from appliance.bus.messages import ExpertStatus, NodeTelemetry, Presence
+from appliance.bus.topics import EXPERT_STATUS, NODE_STATUS, NODE_TELEMETRY
+from appliance.gateway.balance import Balance
+from appliance.gateway.health import Health, Key
+from appliance.routing.candidates import AUTO, Endpoint, names_of
 
 _log = logging.getLogger(__name__)
 
-FIRST_COOL_DOWN_SECONDS = 5.0
-"""How long an endpoint that failed is asked last. Its next status message ends it early."""
-LAST_COOL_DOWN_SECONDS = 300.0
-"""The time doubles with each failure in a row, up to this."""
 MAX_EXPERTS = 1000
 """Experts, and nodes, that are remembered: no flood of messages may fill the memory."""
 
 RETURN_SECONDS = 20.0
 """How long a node that was lost may take to come back; it is more than the bus's longest pause between attempts."""
 
-type _Key = tuple[str, str]
-"""Node and expert."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failures:
-    """Failures in a row of an endpoint."""
-
-    count: int
-    until: float
+EXTERNAL_NODE = "external"
+"""What stands for the node of an expert that is not on the bus. A node of the house can't take that name."""
 
 
 class ExpertRegistry:
-    """Which experts exist, which are ready, and which have just failed."""
+    """Which experts exist, and which are ready. What is new of one is told to `health` and `balance`."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        health: Health,
+        balance: Balance,
+        externals: Iterable[Endpoint] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._health = health
+        self._balance = balance
+        self._externals = tuple(externals)
         self._clock = clock
-        self._experts: dict[_Key, ExpertStatus] = {}
-        self._crashed: set[_Key] = set()
+        self._experts: dict[Key, ExpertStatus] = {}
+        self._crashed: set[Key] = set()
         self._offline: dict[str, float] = {}
         """When each node was lost."""
-        self._failures: dict[_Key, _Failures] = {}
         self._changed = asyncio.Event()
         self._full = False
+        self._ready: tuple[Endpoint, ...] | None = None
 
     def attach(self, bus: Bus) -> None:
         """Subscribe to what the nodes say."""
         bus.subscribe(EXPERT_STATUS, self._on_expert)
         bus.subscribe(NODE_STATUS, self._on_node)
+        bus.subscribe(NODE_TELEMETRY, self._on_telemetry)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all experts that are known, ready or not."""
-        return tuple(sorted({name for _, name in self._experts}))
+        return tuple(sorted({name for _, name in self._experts} | set(names_of(self._externals))))
 
     @property
     def ready(self) -> tuple[Endpoint, ...]:
         """The endpoints that can be asked now."""
-        return tuple(
-            Endpoint(name, node, status.url, frozenset(status.capabilities))
-            for (node, name), status in self._experts.items()
-            if status.state == "ready" and status.url is not None and node not in self._offline
-        )
+        if self._ready is None:
+            own = (
+                _endpoint(key, status, status.url)
+                for key, status in self._experts.items()
+                if status.state == "ready" and status.url is not None and key[0] not in self._offline
+            )
+            self._ready = (*own, *self._externals)
+        return self._ready
 
-    def expected(self, model: str) -> tuple[str, ...]:
-        """Names of the experts that a request for a model should wait for.
+    def expected(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Names of the experts that a request for some, or for `auto`, should wait for.
 
         Those are the ones whose model is being loaded; those that crashed a moment ago, for their node starts
         them again; and those of a node that was lost a moment ago: after a restart of the broker, the nodes
         are back some seconds after the hub. An expert that fails to start is not worth waiting for.
         """
         return tuple(
-            key[1] for key, status in self._experts.items() if model in {AUTO, key[1]} and self._is_coming(key, status)
+            key[1]
+            for key, status in self._experts.items()
+            if (AUTO in wanted or key[1] in wanted) and self._is_coming(key, status)
         )
 
-    def _is_coming(self, key: _Key, status: ExpertStatus) -> bool:
+    def _is_coming(self, key: Key, status: ExpertStatus) -> bool:
         lost_at = self._offline.get(key[0])
         if lost_at is not None and lost_at + RETURN_SECONDS <= self._clock():
             return False
         returns = lost_at is not None and status.state == "ready"
         return returns or status.state == "starting" or key in self._crashed
 
-    def troubles(self, model: str) -> tuple[str, ...]:
+    def troubles(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Why the experts that failed did so, one sentence each."""
         return tuple(
             f"{name} on {node} failed: {status.error}"
             for (node, name), status in self._experts.items()
-            if model in {AUTO, name} and status.state == "failed" and node not in self._offline
+            if (AUTO in wanted or name in wanted) and status.state == "failed" and node not in self._offline
         )
 
     async def change(self) -> None:
@@ -100,27 +105,16 @@ class ExpertRegistry:
             async with asyncio.timeout(1):
                 await self._changed.wait()
 
-    def is_suspect(self, endpoint: Endpoint) -> bool:
-        """Whether the endpoint failed a moment ago."""
-        failures = self._failures.get((endpoint.node, endpoint.name))
-        return failures is not None and failures.until > self._clock()
-
-    def report_failure(self, endpoint: Endpoint) -> None:
-        """Remember that the endpoint did not answer."""
-        key = endpoint.node, endpoint.name
-        count = self._failures[key].count + 1 if key in self._failures else 1
-        cool_down = min(FIRST_COOL_DOWN_SECONDS * 2 ** min(count - 1, 10), LAST_COOL_DOWN_SECONDS)
-        self._failures[key] = _Failures(count, self._clock() + cool_down)
-
-    def report_answer(self, endpoint: Endpoint) -> None:
-        """Remember that the endpoint answers."""
-        self._failures.pop((endpoint.node, endpoint.name), None)
-
     async def _on_expert(self, status: ExpertStatus | None, levels: Mapping[str, str]) -> None:
         key = levels["node"], levels["expert"]
-        self._failures.pop(key, None)
+        if key[0] == EXTERNAL_NODE:
+            _log.error("a node calls itself %r, which no node may; give it another node.name", EXTERNAL_NODE)
+            return
+        self._health.forget(key)
         before = self._experts.pop(key, None)
         was_ready = before is not None and before.state == "ready"
+        if status is None or status.state != "ready":
+            self._balance.forget(key)
         if status is not None and status.state == "failed" and was_ready:
             self._crashed.add(key)
         else:
@@ -133,7 +127,15 @@ class ExpertRegistry:
         lost_at = self._offline.pop(levels["node"], self._clock())
         if presence is not None and presence.state == "offline" and self._has_room(len(self._offline)):
             self._offline[levels["node"]] = lost_at
+            self._balance.forget_node(levels["node"])
         self._announce_change()
+
+    async def _on_telemetry(self, telemetry: NodeTelemetry | None, levels: Mapping[str, str]) -> None:
+        node = levels["node"]
+        if telemetry is None:
+            self._balance.forget_node(node)
+        elif any(node == key[0] for key in self._experts):
+            self._balance.told(node, telemetry.active_requests + telemetry.queued_requests)
 
     def _has_room(self, count: int) -> bool:
         if count >= MAX_EXPERTS and not self._full:
@@ -142,5 +144,18 @@ class ExpertRegistry:
         return count < MAX_EXPERTS
 
     def _announce_change(self) -> None:
+        self._ready = None
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _endpoint(key: Key, status: ExpertStatus, url: str) -> Endpoint:
+    node, name = key
+    return Endpoint(
+        name=name,
+        node=node,
+        url=url.rstrip("/"),
+        capabilities=frozenset(status.capabilities),
+        context=status.context,
+        slots=status.slots or 1,
+    )

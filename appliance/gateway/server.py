@@ -4,23 +4,24 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from appliance.gateway.dispatch import EVENT_STREAM, MAX_QUOTED, Dispatcher
-from appliance.gateway.errors import ExpertDiedError, GatewayError, InvalidRequestError, UnauthorizedError
-from appliance.gateway.metrics import GatewayMetrics
+from appliance.gateway.dispatch import Answer, Dispatcher
+from appliance.gateway.errors import BusyError, ExpertDiedError, GatewayError, UnauthorizedError
+from appliance.gateway.metrics import EndpointStates, GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
+from appliance.gateway.request import MAX_QUOTED, PATHS, read_request
 from appliance.http_server import read_body
-from appliance.routing.candidates import AUTO
+from appliance.routing.candidates import Policy, names_of
 
 _log = logging.getLogger(__name__)
 
-PATHS = {"/chat/completions": "chat", "/completions": "completions", "/embeddings": "embeddings"}
-"""Forwarded paths below `/v1`, each with the capability that it needs."""
+RETRY_AFTER_SECONDS = 5
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,15 +34,37 @@ class GatewayServer:
         *,
         dispatcher: Dispatcher,
         registry: ExpertRegistry,
+        states: EndpointStates,
+        policies: Mapping[str, Policy],
         metrics: GatewayMetrics,
+        exported: CollectorRegistry,
         api_key: str,
         max_body_bytes: int,
+        max_requests: int,
     ) -> None:
+        """Take the parts.
+
+        Args:
+            dispatcher: answers requests.
+            registry: which experts there are.
+            states: how each of them is.
+            policies: by what a request may give as its model instead of an expert's name.
+            metrics: the gateway's own.
+            exported: what /metrics shows: all of the process.
+            api_key: what clients send.
+            max_body_bytes: the longest body of a request.
+            max_requests: at the same time.
+        """
         self._dispatcher = dispatcher
         self._registry = registry
+        self._states = states
+        self._policies = policies
         self._metrics = metrics
+        self._exported = exported
         self._authorization = f"Bearer {api_key}".encode()
         self._max_body_bytes = max_body_bytes
+        self._max_requests = max_requests
+        self._requests = 0
 
     def application(self) -> web.Application:
         """Build the aiohttp application."""
@@ -61,9 +84,11 @@ class GatewayServer:
                 self._check_key(request)
             return await handler(request)
         except GatewayError as error:
-            headers = {"Retry-After": "5"} if error.status == 503 else {}
+            self._count_refusal(request, error.status)
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 503 else {}
             return web.json_response(error.body(), status=error.status, headers=headers)
         except web.HTTPException as error:
+            self._count_refusal(request, error.status)
             message = f"{request.method} {request.path[:MAX_QUOTED]}: {error.reason}"
             kind = "invalid_request_error" if error.status < 500 else "server_error"
             body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
@@ -74,57 +99,76 @@ class GatewayServer:
         except Exception:  # noqa: BLE001 - the client must hear of every failure
             _log.exception("%s %s failed by an error of the gateway's own", request.method, request.path)
             failure = GatewayError("The gateway failed. Its log says why.")
+            self._count_refusal(request, failure.status)
             return web.json_response(failure.body(), status=failure.status)
 
     def _check_key(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, self._authorization):
+        if not self._is_authorized(request):
             raise UnauthorizedError("The API key is missing or wrong: send it as 'Authorization: Bearer <key>'.")
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "experts": len(self._registry.ready)})
+    def _is_authorized(self, request: web.Request) -> bool:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, self._authorization)
+
+    def _count_refusal(self, request: web.Request, status: int) -> None:
+        path = request.path.removeprefix("/v1")
+        if path in PATHS:
+            self._metrics.requests.labels(path=path, status=status, expert="").inc()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """Say that the gateway is there; who has the key hears about each expert too."""
+        body: dict[str, object] = {"status": "ok", "experts": len(self._registry.ready)}
+        if self._is_authorized(request):
+            body["endpoints"] = [asdict(state) for state in self._states()]
+        return web.json_response(body)
 
     async def _render_metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(self._exported), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _models(self, _request: web.Request) -> web.Response:
-        names = (AUTO, *sorted({endpoint.name for endpoint in self._registry.ready}))
+        names = (*self._policies, *names_of(self._registry.ready))
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "rouse"} for name in names]
         return web.json_response({"object": "list", "data": data})
 
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a request in and out.
+
+        Raises:
+            BusyError: there are too many.
+        """
+        if self._requests >= self._max_requests:
+            self._metrics.refused.inc()
+            raise BusyError("The gateway has too many requests at once. Try again in a moment.")
+        self._requests += 1
+        self._metrics.active.set(self._requests)
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._metrics.active.set(self._requests)
+
     async def _forward(self, request: web.Request) -> web.StreamResponse:
-        path = request.path.removeprefix("/v1")
-        body = await _read_json_object(request)
-        needs = {PATHS[path]} | ({"tools"} if body.get("tools") else set())
         started = time.perf_counter()
-        with self._metrics.active.track_inprogress():
-            async with self._dispatcher.open(path, body, frozenset(needs)) as answer:
-                expert = answer.endpoint.name
-                self._metrics.first_byte.labels(expert=expert).observe(time.perf_counter() - started)
-                self._metrics.requests.labels(path=path, status=answer.status, expert=expert).inc()
-                headers = {"Content-Type": answer.content_type, "X-Rouse-Expert": expert}
-                if answer.status == 503:
-                    headers["Retry-After"] = "5"
-                reply = web.StreamResponse(status=answer.status, headers=headers)
-                if answer.content_type != EVENT_STREAM:
-                    reply.content_length = len(answer.first)
-                await reply.prepare(request)
-                try:
-                    async for chunk in answer.chunks():
-                        await reply.write(chunk)
-                except ExpertDiedError as error:
-                    await reply.write(f"\n\ndata: {json.dumps(error.body())}\n\n".encode())
-                await reply.write_eof()
-                return reply
+        with self._admitted():
+            path = request.path.removeprefix("/v1")
+            wish = read_request(path, await read_body(request), self._policies)
+            async with self._dispatcher.open(wish) as answer:
+                expert = answer.origin.candidate.endpoint.name
+                self._metrics.first_token.labels(expert).observe(time.perf_counter() - started)
+                self._metrics.requests.labels(path, answer.status, expert).inc()
+                return await self._reply(request, answer)
 
-
-async def _read_json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await read_body(request))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidRequestError("The body must be a JSON object.")
-    if not isinstance(body.get("model", AUTO), str):
-        raise InvalidRequestError("'model' must be a string: an expert's name or 'auto'.")
-    return body
+    async def _reply(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        headers = {"Content-Type": answer.content_type, **answer.origin.headers()}
+        if not answer.streamed:
+            return web.Response(status=answer.status, body=answer.first, headers=headers)
+        headers["Cache-Control"] = "no-cache"
+        reply = web.StreamResponse(status=answer.status, headers=headers)
+        await reply.prepare(request)
+        try:
+            await answer.relay(reply.write)
+        except ExpertDiedError as error:
+            await reply.write(f"\n\ndata: {json.dumps(error.body())}\n\n".encode())
+        await reply.write_eof()
+        return reply

@@ -11,12 +11,17 @@ from appliance import __version__
 from appliance.bus.client import Bus
 from appliance.bus.connection import Connection, reachable
 from appliance.bus.messages import ExpertStatus, NodeAnnouncement
+from appliance.bus.metrics import BusMetrics
 from appliance.bus.topics import EXPERT_STATUS, NODE_ANNOUNCEMENT, NODE_STATUS, NODE_TELEMETRY
-from appliance.node.expert import ExpertLoad, ExpertProcess
+from appliance.http_server import process_registry
+from appliance.node.expert import ExpertProcess
 from appliance.node.hardware import read_hardware, read_macs
 from appliance.node.identity import node_name
-from appliance.node.telemetry import read_telemetry
+from appliance.node.status import NodeCollector, StatusServer, is_loopback, served
+from appliance.node.telemetry import Telemetry
 from appliance.running import until
+from appliance.security.broker import secrets_folder
+from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
 
 
@@ -39,11 +44,18 @@ async def run(
 
     Raises:
         BusConfigurationError: the broker refuses the daemon.
+        SecretError: the key for /metrics can't be read or made.
     """
     name = node_name(settings.node)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        bus = Bus(connection, identifier=f"rouse-node-{name}", presence=(NODE_STATUS, {"node": name}))
+        exported = process_registry()
+        bus = Bus(
+            connection,
+            identifier=f"rouse-node-{name}",
+            presence=(NODE_STATUS, {"node": name}),
+            metrics=BusMetrics(exported),
+        )
         _forget_former_experts(bus, name, settings)
         await stack.enter_async_context(bus)
         await bus.keep(NODE_ANNOUNCEMENT, _announcement(name, settings), node=name)
@@ -63,8 +75,14 @@ async def run(
             )
             for expert in settings.experts
         ]
+        telemetry = Telemetry(settings.paths.models, experts)
+        NodeCollector(experts=experts, telemetry=lambda: telemetry.last, registry=exported)
+        host = settings.node.status_host
+        key = None if is_loopback(host) else ensure_secret(secrets_folder(settings) / "metrics.key")
+        status = StatusServer(node=name, experts=experts, registry=exported, key=key)
+        await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
-        tasks.append(asyncio.create_task(_publish_telemetry(bus, name, settings, experts), name="telemetry"))
+        tasks.append(asyncio.create_task(_publish_telemetry(bus, name, settings, telemetry), name="telemetry"))
         tasks.append(asyncio.create_task(bus.refused(), name="bus"))
         await until(stop, tasks)
 
@@ -91,8 +109,7 @@ def _announcement(name: str, settings: Settings) -> NodeAnnouncement:
     )
 
 
-async def _publish_telemetry(bus: Bus, name: str, settings: Settings, experts: Sequence[ExpertProcess]) -> None:
+async def _publish_telemetry(bus: Bus, name: str, settings: Settings, telemetry: Telemetry) -> None:
     while True:
-        load = sum((expert.load for expert in experts), start=ExpertLoad())
-        await bus.keep(NODE_TELEMETRY, read_telemetry(settings.paths.models, load), node=name)
+        await bus.keep(NODE_TELEMETRY, telemetry.read(), node=name)
         await asyncio.sleep(settings.node.telemetry_interval)

@@ -11,7 +11,7 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from pydantic import BaseModel
@@ -30,6 +30,10 @@ MAX_FAILED_PROBES = 6
 """Probes in a row without an answer before a hung process is killed."""
 STOP_SECONDS = 10.0
 LINE_LIMIT = 64 * 1024
+
+
+type ExpertState = Literal["starting", "ready", "failed", "stopped"]
+EXPERT_STATES: tuple[ExpertState, ...] = ("starting", "ready", "failed", "stopped")
 
 
 class Ready(BaseModel):
@@ -84,9 +88,25 @@ class ExpertProcess:
         self._report = report
         self._advertise = advertise
         self._restarts = 0
+        self._state: ExpertState = "starting"
         self._ready_at = float("inf")
         self._load = ExpertLoad()
         self._finished_tokens = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in the settings."""
+        return self._name
+
+    @property
+    def state(self) -> ExpertState:
+        """What was last said of it on the bus."""
+        return self._state
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return self._restarts
 
     @property
     def load(self) -> ExpertLoad:
@@ -189,7 +209,8 @@ class ExpertProcess:
                 last_lines.append(text)
                 _log.info("%s: %s", self._name, text)
 
-    async def _say(self, state: str, *, ready: Ready | None = None, error: str | None = None) -> None:
+    async def _say(self, state: ExpertState, *, ready: Ready | None = None, error: str | None = None) -> None:
+        self._state = state
         details: dict[str, Any] = {}
         if ready is not None:
             details = {**ready.model_dump(), "url": self._advertise(ready.url)}

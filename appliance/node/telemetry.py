@@ -1,12 +1,29 @@
 """How this machine is doing."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from appliance.bus.messages import NodeTelemetry
-from appliance.node.expert import ExpertLoad
+from appliance.node.expert import ExpertLoad, ExpertProcess
+
+
+class Telemetry:
+    """The machine and its experts, measured now and then."""
+
+    def __init__(self, disk: Path, experts: Sequence[ExpertProcess]) -> None:
+        """Take a path on the file system whose use is reported, and the experts."""
+        self._disk = disk
+        self._experts = experts
+        self.last: NodeTelemetry | None = None
+        """What was measured last."""
+
+    def read(self) -> NodeTelemetry:
+        """Measure anew."""
+        self.last = read_telemetry(self._disk, sum((expert.load for expert in self._experts), start=ExpertLoad()))
+        return self.last
 
 
 def read_telemetry(disk: Path, load: ExpertLoad) -> NodeTelemetry:

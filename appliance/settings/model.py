@@ -1,5 +1,6 @@
 """The settings tree: immutable, typed, with the reason for each default beside it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -22,6 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 Role = Literal["hub", "expert", "voice", "vision"]
 
+_EXTERNAL_FORM = "expected http://host or https://host, with :port and a path such as /v1 where there are any"
 _URL_FORM = "expected mqtt://host or mqtts://host, with :port from 1 to 65535 where it is not the usual one"
 
 
@@ -44,6 +46,11 @@ class NodeSettings(Section):
     """Group files to read, later ones stronger; `all` is always read first."""
     telemetry_interval: Seconds = 10.0
     """Time between telemetry messages. Ten seconds is what a dashboard needs and costs nothing."""
+    status_host: str = "127.0.0.1"
+    """Where the node daemon answers /health and /metrics. Elsewhere than on loopback, /metrics wants the key that
+    the daemon keeps in `secrets/metrics.key` of its state folder."""
+    status_port: Port = 8101
+    """Port of the daemon's /health and /metrics; 0 takes a free one, which the log names."""
 
 
 class PathSettings(Section):
@@ -118,6 +125,65 @@ def _conflict(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", "{message}", {"key": key, "message": message})
 
 
+class ExternalSettings(Section):
+    """A server of OpenAI's API that is not one of the house's experts: llama-server, vLLM, Ollama."""
+
+    url: str
+    """Its base URL, which most often ends in `/v1`: `http://192.168.1.9:8080/v1`."""
+    model: str | None = None
+    """What the model is called there; the expert's own name when not set."""
+    key: SecretStr | None = None
+    """Its API key; prefer `key_file`."""
+    key_file: Path | None = None
+    """File whose first line is the API key. The key is sent to the host of `url` only."""
+    ca_file: Path | None = None
+    """CA certificates (PEM) that an https server's certificate is checked against; the system's when not set."""
+    capabilities: tuple[Literal["chat", "completions", "embeddings", "tools", "vision"], ...] = ("chat", "completions")
+    """What it can do. Tools are left out until you say so: many small models can't call them."""
+    context: Annotated[int, Field(ge=256, le=16_777_216)] | None = None
+    """Tokens that one request may use; prompts that can't fit go elsewhere."""
+    slots: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Requests that it answers at the same time. It decides how the load is shared, and nothing is refused by it."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = -1
+    """Its place among the experts that nobody has ranked. The house's own have 0, so that they come first."""
+    health: str | None = None
+    """Path on its host that a probe asks, such as `/health`; `/models` below the base URL when not set."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError(_EXTERNAL_FORM) from None
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user or password: set key_file")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
+            raise ValueError(_EXTERNAL_FORM)
+        return url.rstrip("/")
+
+    @field_validator("health")
+    @classmethod
+    def _check_health(cls, path: str | None) -> str | None:
+        if path is not None and re.fullmatch(r"/[!-~]*", path) is None:
+            raise ValueError("expected a path that begins with /, without spaces")
+        return path
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and re.fullmatch(r"[!-~]+", key.get_secret_value()) is None:
+            raise ValueError("must be printable ASCII without spaces")
+        return key
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if self.key is not None and self.key_file is not None:
+            raise _conflict("key", "set key or key_file, not both")
+        return self
+
+
 class GatewaySettings(Section):
     """The OpenAI-compatible front door."""
 
@@ -126,15 +192,31 @@ class GatewaySettings(Section):
     port: Port = 8100
     """Port to listen on; 0 takes a free one."""
     fallbacks: tuple[Name, ...] = ()
-    """Experts to try, in order, when the chosen one is down; then any other ready one."""
+    """Experts to ask, in order, when the chosen one is down; then `always_on`, then any other ready one."""
+    always_on: Name | None = None
+    """The small expert that is always there; it is asked after the fallbacks."""
     connect_timeout: Seconds = 2.0
     """How long a connection to an expert may take. A live expert in the house accepts within milliseconds."""
     first_token_timeout: Seconds = 120.0
     """How long an expert may take to its first token: a long prompt on an old machine takes a minute."""
     answer_timeout: Seconds = 600.0
     """How long an expert may take for an answer that is not streamed: its first byte comes with its last token."""
+    stream_timeout: Seconds = 3600.0
+    """How long a streamed answer may take to its end, however steadily it comes."""
+    probe_interval: Seconds = 10.0
+    """Time between probes of an expert that failed, give or take a quarter. One that is idle is probed three times
+    less often, and one that answers requests never."""
+    hedge_after: Seconds | None = None
+    """When a short request has no answer after this time, a second expert is asked as well, and the first that
+    answers wins. Off when not set, because on one machine both are slowed down."""
+    hedge_max_bytes: Annotated[int, Field(ge=0)] = 4096
+    """Longest prompt of a request that `hedge_after` applies to: reading a long one twice costs too much."""
+    max_requests: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Requests at the same time, those that wait included; a further one is answered 503 with Retry-After."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    """Largest request body; it leaves room for images."""
+    """Largest request body; it leaves room for images. No answer in one piece may be larger either."""
+    externals: Mapping[Name, ExternalSettings] = Field(default_factory=dict)
+    """They join the house's experts under these names."""
 
 
 class ExpertSettings(Section):
@@ -179,6 +261,8 @@ class AgentSettings(Section):
     """One line for the user interface."""
     expert: str = "auto"
     """Expert that answers, or `auto` to let the gateway choose."""
+    fallbacks: tuple[Name, ...] = ()
+    """Experts to ask after that one, in order, before those of `gateway.fallbacks`."""
     prompt: str = ""
     """Instructions put before those that the user gave in Home Assistant."""
     prompt_style: Literal["compact", "full"] = "compact"

@@ -46,6 +46,7 @@ class Appliance:
             'name = "demo"',
             'title = "This computer"',
             "telemetry_interval = 2",
+            "status_port = 0",
             "[paths]",
             f"state = {json.dumps(str(self.folder / 'state'))}",
             f"models = {json.dumps(str(MODEL.parent))}",

@@ -11,7 +11,16 @@ import aiomqtt
 import pytest
 
 from appliance.bus.errors import MalformedMessageError
-from appliance.bus.topics import ALL, CHAT_CANCEL, CHAT_REQUEST, EXPERT_STATUS, MAX_PAYLOAD_BYTES, NODE_STATUS, Topic
+from appliance.bus.topics import (
+    ALL,
+    CHAT_CANCEL,
+    CHAT_REQUEST,
+    EXPERT_STATUS,
+    MAX_PAYLOAD_BYTES,
+    NODE_STATUS,
+    NODE_TELEMETRY,
+    Topic,
+)
 from tests.faults.house import NODE, House
 from tests.fuzzing import bodies, drawn
 
@@ -21,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
 COUNT = 1000
 REAL = {"node": NODE, "expert": "small", "agent": "home", "client": "somebody"}
 STRANGE = {"node": "cellar", "expert": "other", "agent": "nobody", "client": "somebody"}
-READ_BY_THE_HUB = (NODE_STATUS, EXPERT_STATUS, CHAT_REQUEST, CHAT_CANCEL)
+READ_BY_THE_HUB = (NODE_STATUS, NODE_TELEMETRY, EXPERT_STATUS, CHAT_REQUEST, CHAT_CANCEL)
 DEAD_URL = "http://127.0.0.1:9/v1"
 GROWTH = 150 * 1024 * 1024
 """Bytes of memory that a process may have gained: 10,000 payloads in all, so no leak of each fits in."""

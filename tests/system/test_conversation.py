@@ -93,6 +93,24 @@ async def test_an_answer_is_streamed_in_order_and_repeated_whole(broker: Running
     assert 0 <= final.first_token <= final.duration
 
 
+async def test_who_answered_and_why_is_passed_on(broker: RunningBroker) -> None:
+    attempt = {"expert": "large", "node": "cellar", "outcome": "HTTP 500", "seconds": 0.5}
+    told = {"expert": "small", "node": "attic", "reason": "It is ready.", "router": "settings", "attempts": [attempt]}
+    asked = iter((told, "nonsense"))
+
+    async def says_why(response: web.StreamResponse, body: dict[str, Any]) -> None:
+        await response.write(b"data: " + json.dumps({"rouse": next(asked), "choices": []}).encode() + b"\n\n")
+        await says_hello(response, body)
+
+    async with house(broker, says_why) as home:
+        await home.ask("request-1")
+        final = await home.final("request-1")
+        assert final.origin is not None
+        assert final.origin.model_dump(mode="json") == told
+        await home.ask("request-2")
+        assert (await home.final("request-2")).origin is None
+
+
 async def test_tool_calls_come_back_whole(broker: RunningBroker) -> None:
     async def calls(response: web.StreamResponse, _body: dict[str, Any]) -> None:
         first = {"index": 0, "id": "call-1", "function": {"name": "HassTurnOn", "arguments": '{"na'}}

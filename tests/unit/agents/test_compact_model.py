@@ -57,7 +57,7 @@ async def model() -> AsyncIterator[ModelClient]:
         if serving.done():
             await serving
         async with aiohttp.ClientSession() as http:
-            yield ModelClient(http=http, url=f"{listening.result()}/v1", api_key="key")
+            yield ModelClient(http=http, url=f"{listening.result()}/v1", api_key="key", model="small")
     finally:
         serving.cancel()
         await asyncio.wait([serving])

@@ -28,10 +28,17 @@ def test_table(write: Write, loaded: Load, tmp_path: Path) -> None:
         ["gateway.host", '"[bold]"', f"{tmp_path}/rouse.toml:4"],
         ["gateway.port", "8200", f"{tmp_path}/rouse.toml:3"],
         ["gateway.fallbacks", "[]", "default"],
+        ["gateway.always_on", "not", "set", "default"],
         ["gateway.connect_timeout", "3.0", "environment", "variable", "ROUSE_GATEWAY__CONNECT_TIMEOUT"],
         ["gateway.first_token_timeout", "120.0", "default"],
         ["gateway.answer_timeout", "600.0", "default"],
+        ["gateway.stream_timeout", "3600.0", "default"],
+        ["gateway.probe_interval", "10.0", "default"],
+        ["gateway.hedge_after", "not", "set", "default"],
+        ["gateway.hedge_max_bytes", "4096", "default"],
+        ["gateway.max_requests", "512", "default"],
         ["gateway.max_body_bytes", "33554432", "default"],
+        ["gateway.externals", "{}", "default"],
     ]
 
 
@@ -92,3 +99,14 @@ def test_an_unknown_key(loaded: Load, key: str, message: str) -> None:
     with pytest.raises(UnknownKeyError) as caught:
         rows(loaded(), key)
     assert str(caught.value) == message
+
+
+def test_a_table_of_tables_within_a_section(write: Write, loaded: Load, tmp_path: Path) -> None:
+    write("rouse.toml", "[gateway.externals.cloud]\nurl = 'https://host/v1/'\nkey = 'sk-secret'")
+    result = loaded({"ROUSE_GATEWAY__EXTERNALS__CLOUD__SLOTS": "8"})
+    shown = rendered(result, "gateway.externals")
+    assert ["gateway.externals.cloud.url", '"https://host/v1"', f"{tmp_path}/rouse.toml:2"] in shown
+    assert ["gateway.externals.cloud.key", '"********"', f"{tmp_path}/rouse.toml:3"] in shown
+    assert result.settings.gateway.externals["cloud"].slots == 8
+    with pytest.raises(UnknownKeyError):
+        rows(result, "gateway.externals.cluod")

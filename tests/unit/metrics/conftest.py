@@ -1,0 +1,3 @@
+from tests.unit.gateway.conftest import gateway, start
+
+__all__ = ["gateway", "start"]
