@@ -1,6 +1,7 @@
 """Asks for one streamed answer and notes when its tokens came."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -81,7 +82,7 @@ class Outcome:
     def gaps(self) -> list[float]:
         """Seconds between one arrival of text and the next."""
         times = [time for time, _ in self.arrivals]
-        return [after - before for before, after in zip(times, times[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(times)]
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from appliance.benchmark.client import UNFINISHED, Outcome
 from appliance.benchmark.summary import Summary
 
-type TokenSource = Literal["usage", "chunks", "mixed"]
+type CountedBy = Literal["server", "client", "mixed"]
 
 type Window = tuple[float, float]
 
@@ -55,8 +55,8 @@ class Level(_Model):
     """Tokens that arrived within the measurement, those of unfinished and failed requests too."""
     tokens_per_second: float = Field(ge=0)
     requests_per_second: float = Field(ge=0)
-    token_source: TokenSource
-    """Who counted the tokens: the server (`usage`), or the client, one for each chunk."""
+    counted_by: CountedBy
+    """Who counted the tokens: the server, or the client, one for each chunk of text."""
     first_token_ms: Summary | None
     inter_token_ms: Summary | None
     """Of each request: from its first token to its last, by the tokens between."""
@@ -102,7 +102,7 @@ class Level(_Model):
             tokens=tokens,
             tokens_per_second=tokens / seconds,
             requests_per_second=len(done) / seconds,
-            token_source="mixed" if len(counted) > 1 else "usage" if counted == {True} else "chunks",
+            counted_by="mixed" if len(counted) > 1 else "server" if counted == {True} else "client",
             first_token_ms=Summary.of([one.first_token * 1e3 for one in done if one.first_token is not None]),
             inter_token_ms=Summary.of([pace for one in done if (pace := inter_token_ms(one)) is not None]),
             gap_ms=Summary.of([gap * 1e3 for one in done for gap in one.gaps]),

@@ -13,8 +13,8 @@ TIMES = (
     ("first token", "first_token_ms"), ("inter-token", "inter_token_ms"), ("gap", "gap_ms"), ("answer", "latency_ms")
 )  # fmt: skip
 SOURCES = {
-    "usage": "The server counted the tokens.",
-    "chunks": "The server counts no tokens: each chunk of text is taken for one.",
+    "server": "The server counted the tokens.",
+    "client": "The server counts no tokens: each chunk of text is taken for one.",
     "mixed": "The server counted the tokens of some answers; elsewhere each chunk of text is taken for one.",
 }
 
@@ -40,9 +40,7 @@ def title(report: Report) -> str:
 
 def notes(report: Report) -> list[str]:
     """Return the sentences below the table."""
-    said = [
-        SOURCES[source] for source in dict.fromkeys(level.token_source for level in report.levels if level.completed)
-    ]
+    said = [SOURCES[source] for source in dict.fromkeys(level.counted_by for level in report.levels if level.completed)]
     for level in report.levels:
         said += [
             f"{level.concurrency} clients: {count} failed, {kind}: {level.error_details.get(kind, '')}".rstrip(": ")

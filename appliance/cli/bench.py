@@ -188,8 +188,11 @@ def _progress(plan: Plan) -> Iterator[_Shown]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
+    console = Console(stderr=True)
     # Twice a second: what is drawn takes its time from the server that is measured.
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as progress:
+    with Progress(
+        *columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
+    ) as progress:
         yield _Shown(progress, plan)
 
 

@@ -8,6 +8,8 @@ from appliance.benchmark.report import LONGEST_TEXT, Level, Report
 from appliance.benchmark.summary import Summary
 
 MOST_BENCHMARKS = 10_000
+TOOL_LABEL = "tool"
+"""Under which our own writer leaves what measured."""
 
 
 class _Part(BaseModel):
@@ -107,7 +109,7 @@ class _Benchmark(_Part):
             tokens=output.total_sum if output else 0.0,
             tokens_per_second=rate.mean if rate else 0.0,
             requests_per_second=finished.mean if finished else 0.0,
-            token_source="usage",
+            counted_by="server",
             first_token_ms=metrics.time_to_first_token_ms.summary(),
             inter_token_ms=metrics.inter_token_latency_ms.summary(),
             gap_ms=None,
@@ -123,6 +125,7 @@ class _Metadata(_Part):
 
 class _GuideLLMReport(_Part):
     metadata: _Metadata
+    written_by: str | None = Field(default=None, validation_alias=AliasPath("config", "metadata", "labels", TOOL_LABEL))
     target: str = Field(default="", validation_alias=AliasPath("config", "spec", "backend", "target"))
     model: str | None = Field(default=None, validation_alias=AliasPath("config", "spec", "backend", "model"))
     benchmarks: list[_Benchmark] = Field(max_length=MOST_BENCHMARKS)
@@ -145,6 +148,6 @@ def from_guidellm(document: Any) -> Report:
         model=(report.model or None) and str(report.model)[:LONGEST_TEXT],
         answer_tokens=None,
         machine=report.metadata.platform,
-        tool=f"GuideLLM {report.metadata.guidellm_version}".strip(),
+        tool=(report.written_by or f"GuideLLM {report.metadata.guidellm_version}")[:LONGEST_TEXT],
         levels=tuple(benchmark.level() for benchmark in report.benchmarks),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from appliance.benchmark.client import UNFINISHED
 from appliance.benchmark.guidellm.distribution import STATUSES, Json, constant, distribution
+from appliance.benchmark.guidellm.reading import TOOL_LABEL
 from appliance.benchmark.report import Level, Report, Request
 
 GUIDELLM_VERSION = "0.8.1"
@@ -30,7 +31,7 @@ def to_guidellm(report: Report) -> Json:
             "platform": report.machine,
         },
         "config": {
-            "metadata": {"labels": {"tool": report.tool}},
+            "metadata": {"labels": {TOOL_LABEL: report.tool}},
             "spec": {
                 "backend": _backend(report),
                 "profile": {
