@@ -121,7 +121,7 @@ async def ask_into(
             await _stream(outcome, http, target, messages, tokens)
     except TimeoutError:
         error, outcome.detail = TIMED_OUT, f"no complete answer within {target.timeout:g} s"
-    except aiohttp.ClientConnectorError as failure:
+    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as failure:
         error, outcome.detail = UNREACHABLE, str(failure)
     except StreamError as failure:
         error, outcome.detail = failure.kind, str(failure)

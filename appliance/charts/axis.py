@@ -7,6 +7,8 @@ from dataclasses import dataclass
 STEPS = (1.0, 2.0, 5.0, 10.0)
 MOST_TICKS = 6
 MOST_DECADES = 30
+SMALLEST, LARGEST = 1e-100, 1e100
+"""What is beyond is not shown: its differences are no floating-point numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Scale:
 
     def __init__(self, axis: Axis, values: Sequence[float]) -> None:
         self._log = axis.log
-        shown = [value for value in (*values, *axis.ticks) if math.isfinite(value) and (value > 0 or not axis.log)]
+        shown = [value for value in (*values, *axis.ticks) if self.shows(value)]
         low, high = min(shown, default=1.0), max(shown, default=1.0)
         if axis.ticks:
             self.ticks = tuple(sorted(axis.ticks))
@@ -38,7 +40,7 @@ class Scale:
 
     def shows(self, value: float) -> bool:
         """Whether the value has a place on this axis."""
-        return math.isfinite(value) and (value > 0 or not self._log)
+        return SMALLEST <= value <= LARGEST if self._log else -LARGEST <= value <= LARGEST
 
     def at(self, value: float) -> float:
         """Return the place of a value that is shown, from 0 to 1."""
@@ -56,7 +58,7 @@ def label(value: float) -> str:
 
 
 def _linear(low: float, high: float) -> tuple[float, ...]:
-    span = (high - low) or abs(high) or 1.0
+    span = high - low if high - low >= SMALLEST else max(abs(high), 1.0)
     magnitude = 10.0 ** math.floor(math.log10(span / MOST_TICKS))
     step = next(factor * magnitude for factor in STEPS if span / (factor * magnitude) <= MOST_TICKS)
     first, last = math.floor(low / step), math.ceil(high / step)

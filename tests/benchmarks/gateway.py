@@ -50,13 +50,14 @@ async def run(setting: Setting) -> Result:
     points = {name: np.percentile(np.asarray(found) * 1e3, PERCENTILES) for name, found in first.items()}
     added = dict(zip(PERCENTILES, (points["gateway"] - points["direct"]).tolist(), strict=True))
     said = {name: dict(zip(PERCENTILES, found.tolist(), strict=True)) for name, found in points.items()}
+    answered = len(first["gateway"])
     rows = [
         Row(
             f"gateway, {STREAMS} streams: added to the first token, p{percentile}",
             added[percentile],
             "ms",
             ("less than", limit),
-            f"{said['direct'][percentile]:.1f} to {said['gateway'][percentile]:.1f} ms, {len(first['gateway'])} answers",
+            f"{said['direct'][percentile]:.1f} to {said['gateway'][percentile]:.1f} ms, {answered} answers",
         )
         for percentile, limit in ((50, 2.0), (99, 15.0))
     ]

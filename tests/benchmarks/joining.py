@@ -58,7 +58,7 @@ async def _join(http: aiohttp.ClientSession, server: Server, turn: int) -> tuple
         while len(stream.arrivals) <= ALONE and not reading.done():
             await asyncio.sleep(0.002)
         other = await ask(
-            http, server.target, conversation(prefix(5000 + turn), "Tell me a long story with these words."), 8
+            http, server.target, conversation(prefix(5000 + turn), "Tell me a long story about this house."), 8
         )
     finally:
         reading.cancel()

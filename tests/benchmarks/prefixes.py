@@ -7,16 +7,16 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from appliance.benchmark.client import Outcome, ask, session
-from tests.benchmarks.houses import conversation, prefix
+from tests.benchmarks.houses import conversation, first_token, prefix
 from tests.benchmarks.scenario import Result, Row, Scenario, Setting, median_ratio
 from tests.benchmarks.servers import LLAMA_SERVER, OURS, Server, Start, expert, llama_server, llama_server_path
 
 SLOTS = 8
 TOKENS = 8
 QUESTIONS = {
-    "cold": "Tell me a long story with these words.",
-    "again": "Tell me a long story with these words.",
-    "second agent": "Write a poem about some of the words above.",
+    "cold": "Tell me a long story about this house.",
+    "again": "Tell me a long story about this house.",
+    "second agent": "Write a poem about what is warm in it.",
 }
 
 
@@ -33,7 +33,7 @@ async def run(setting: Setting) -> Result:
         for turn in range(setting.rounds):
             for server in reversed(running) if turn % 2 else running:
                 for kind, outcome in (await _visit(http, server, turn)).items():
-                    times[server.name][kind].append(outcome.first_token or float("nan"))
+                    times[server.name][kind].append(first_token(outcome))
                     computed[f"{server.name}, {kind}"].append(outcome.computed_tokens)
             setting.say(f"prefix {turn + 1} of {setting.rounds}: {_said(times)}")
     return Result(_rows(times), (), (), {"first_token_seconds": times, "computed_tokens": computed})
@@ -44,8 +44,6 @@ async def _visit(http: aiohttp.ClientSession, server: Server, turn: int) -> dict
     outcomes: dict[str, Outcome] = {}
     for kind, question in QUESTIONS.items():
         outcomes[kind] = await ask(http, server.target, conversation(beginning, question), TOKENS)
-        if outcomes[kind].error:
-            raise RuntimeError(f"{server.name}, {kind}: {outcomes[kind].error}: {outcomes[kind].detail}")
     return outcomes
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,10 @@ def _first_url(log: Path) -> str | None:
 
 
 @asynccontextmanager
-async def _answering(
-    setting: Setting, name: str, command: list[str], port: int, path: str, more: Mapping[str, str] | None = None
-) -> AsyncIterator[Server]:
+async def _answering(setting: Setting, name: str, command: list[str], port: int, path: str) -> AsyncIterator[Server]:
     log = setting.folder / f"{name}-{port}.log"
     url = f"http://127.0.0.1:{port}"
-    async with child(command, log=log, environment={**os.environ, **(more or {})}) as process:
+    async with child(command, log=log, environment=os.environ) as process:
         async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
             while not await _answers(http, url + path):
                 if process.returncode is not None:
