@@ -13,11 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.benchmarks.results import circumstances, table, write
+from tests.benchmarks.running import FOLDER, MODEL, until_told
 from tests.benchmarks.scenario import Result, Row, Scenario, Setting
 from tests.benchmarks.scenarios import SCENARIOS
 
-MODEL = Path("build/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-FOLDER = Path("build/bench")
 PIPE_WIDTH = 180
 
 
@@ -58,7 +57,11 @@ def main() -> None:
         rounds=arguments.rounds,
     )
     said = circumstances(setting)
-    results = {one.name: asyncio.run(run(one, setting, console)) for one in SCENARIOS if not names or one.name in names}
+    results = {
+        one.name: asyncio.run(until_told(run(one, setting, console)))
+        for one in SCENARIOS
+        if not names or one.name in names
+    }
     console.print(table(results))
     for name, result in results.items():
         for note in result.notes:

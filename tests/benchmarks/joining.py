@@ -9,26 +9,27 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from appliance.benchmark.client import Outcome, ask, ask_into, session
-from tests.benchmarks.houses import conversation, prefix
+from tests.benchmarks.houses import conversation, first_token, prefix
 from tests.benchmarks.scenario import Result, Row, Scenario, Setting
 from tests.benchmarks.servers import LLAMA_SERVER, OURS, Server, Start, expert, llama_server, llama_server_path
 
 SLOTS = 8
 TOKENS = 400
-ALONE = 40
+ALONE = 30
 """Gaps before the other one joins."""
-STORY = "Count from one to one thousand in words, one number a line, and do not stop."
+STORY = "Tell me a very long story about a lighthouse and the people who live in it, in great detail."
 
 
 async def run(setting: Setting) -> Result:
     """Measure both servers in turn."""
     ratios: dict[str, list[float]] = {}
     gaps: dict[str, list[tuple[float, float]]] = {}
+    rounds = setting.rounds // 2 + 1
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(session())
         starts: list[Start] = [expert, *([llama_server] if llama_server_path() else [])]
         running = [await stack.enter_async_context(start(setting, SLOTS)) for start in starts]
-        for turn in range(setting.rounds):
+        for turn in range(rounds):
             for server in reversed(running) if turn % 2 else running:
                 quiet, worst = await _join(http, server, turn)
                 ratios.setdefault(server.name, []).append(worst / quiet)
@@ -52,7 +53,7 @@ async def run(setting: Setting) -> Result:
 async def _join(http: aiohttp.ClientSession, server: Server, turn: int) -> tuple[float, float]:
     """Return the median gap alone, and the worst from the other's start to its first token."""
     stream = Outcome(time.perf_counter())
-    messages = conversation("Be exact.", f"{turn}. {STORY}")
+    messages = [{"role": "user", "content": f"{turn + 1}. {STORY}"}]
     reading = asyncio.create_task(ask_into(stream, http, server.target, messages, TOKENS))
     try:
         while len(stream.arrivals) <= ALONE and not reading.done():
@@ -63,9 +64,9 @@ async def _join(http: aiohttp.ClientSession, server: Server, turn: int) -> tuple
     finally:
         reading.cancel()
         await asyncio.wait([reading])
-    if other.error or other.first_token is None or len(stream.arrivals) <= ALONE:
-        raise RuntimeError(f"{server.name}: {other.error or stream.error}: {other.detail or stream.detail}")
-    joined, served = other.started, other.started + other.first_token
+    if len(stream.arrivals) <= ALONE:
+        raise RuntimeError(f"{server.name}: the stream ended after {stream.tokens} tokens: {stream.error}")
+    joined, served = other.started, other.started + first_token(other)
     times = [at for at, _ in stream.arrivals]
     pairs = list(itertools.pairwise(times))
     # What runs on when the other one is served belongs to it too: the stream may have stood still all the time.

@@ -32,8 +32,8 @@ async def _serve(expert_url: str) -> None:
             max_body_bytes=settings.max_body_bytes,
         )
         capabilities: tuple[Capability, ...] = ("chat", "completions", "tools")
-        status = ExpertStatus(expert="small", node="bench", state="ready", url=expert_url, capabilities=capabilities)
-        await registry._on_expert(status, {"node": "bench", "expert": "small"})
+        status = ExpertStatus(expert="bench", node="bench", state="ready", url=expert_url, capabilities=capabilities)
+        await registry._on_expert(status, {"node": "bench", "expert": "bench"})
         runner = http_runner(server.application())
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -24,18 +24,19 @@ async def run(setting: Setting) -> Result:
     """Measure both servers in turn, with a new prefix each time."""
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     computed: dict[str, list[int | None]] = defaultdict(list)
+    rounds = setting.rounds // 2 + 1
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(session())
         starts: list[Start] = [expert, *([llama_server] if llama_server_path() else [])]
         running = [await stack.enter_async_context(start(setting, SLOTS)) for start in starts]
         for server in running:
             await ask(http, server.target, conversation("Be kind.", "Hello!"), TOKENS)
-        for turn in range(setting.rounds):
+        for turn in range(rounds):
             for server in reversed(running) if turn % 2 else running:
                 for kind, outcome in (await _visit(http, server, turn)).items():
                     times[server.name][kind].append(first_token(outcome))
                     computed[f"{server.name}, {kind}"].append(outcome.computed_tokens)
-            setting.say(f"prefix {turn + 1} of {setting.rounds}: {_said(times)}")
+            setting.say(f"prefix {turn + 1} of {rounds}: {_said(times)}")
     return Result(_rows(times), (), (), {"first_token_seconds": times, "computed_tokens": computed})
 
 

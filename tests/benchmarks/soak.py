@@ -21,8 +21,8 @@ import numpy as np
 
 from appliance.benchmark.client import TIMED_OUT, UNFINISHED, Outcome, Target, ask, ask_into, session
 from appliance.charts import Axis, Chart, Series, as_svg
-from tests.benchmarks.__main__ import FOLDER, MODEL
 from tests.benchmarks.houses import conversation, prefix
+from tests.benchmarks.running import FOLDER, MODEL, until_told
 from tests.benchmarks.scenario import Setting
 from tests.benchmarks.servers import Server, expert, python
 
@@ -140,13 +140,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(os.environ.get("ROUSE_TEST_MODEL", MODEL)))
     arguments = parser.parse_args()
     setting = Setting(arguments.model.resolve(), (FOLDER / "work").resolve(), lambda text: print(text, flush=True))  # noqa: T201  # a command's output
-    soak = asyncio.run(run(setting, arguments.minutes))
+    soak = asyncio.run(until_told(run(setting, arguments.minutes)))
     slopes = {name: growth(points) for name, points in soak.memory.items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines = [Series(name, points) for name, points in soak.memory.items()]
     chart = Chart("Memory under full load", Axis("minutes"), Axis("resident memory (MiB)"), lines)
     (FOLDER / "soak.svg").write_text(as_svg(chart))
-    document = {**dataclasses.asdict(soak), "growth_mib_per_minute": slopes, "limit": MOST_GROWTH}
+    document = {
+        "requests": soak.kinds,
+        "errors": soak.errors,
+        "hung": soak.hung,
+        "memory_mib_by_minute": soak.memory,
+        "growth_mib_per_minute": slopes,
+        "limit": MOST_GROWTH,
+    }
     (FOLDER / "soak.json").write_text(json.dumps(document, indent=1) + "\n")
     bad = [f"{name} grows by {slope:.2f} MiB a minute" for name, slope in slopes.items() if slope > MOST_GROWTH]
     bad += [f"{soak.hung} requests hung"] if soak.hung else []

@@ -3,7 +3,6 @@ import json
 import os
 import signal
 import sys
-import xml.etree.ElementTree as ET
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
@@ -35,7 +34,7 @@ async def test_a_measurement(server: ScriptedServer, tmp_path: Path) -> None:
     assert server.headers[0]["Authorization"] == "Bearer secret"
     written = json.loads((tmp_path / "report.json").read_text())
     assert [level["completed"] for level in written["levels"]] == [3, 3, 3, 3]
-    assert ET.fromstring((tmp_path / "report.svg").read_text()).tag.endswith("svg")
+    assert (tmp_path / "report.svg").read_text().startswith("<svg ")
     for name in ("report.json", "report.guidellm.json"):
         code, out, err = await rouse_bench("show", str(tmp_path / name))
         assert (code, "tokens/s" in out) == (0, True), err

@@ -3,6 +3,7 @@ import itertools
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from appliance.benchmark.client import Outcome, Target
 from appliance.benchmark.errors import AllFailedError, UnreachableError
@@ -46,9 +47,12 @@ async def test_the_time_ends_a_level_and_what_came_counts(server: ScriptedServer
 
 
 async def test_failures_are_counted_by_kind(server: ScriptedServer, http: aiohttp.ClientSession) -> None:
-    number = itertools.count()
-    scripts = (tokens(2), says({"error": "full"}, 503), streams(token()))
-    server.script = lambda request: scripts[next(number) % 3](request)
+    scripts = itertools.cycle((tokens(2), says({"error": "full"}, 503), streams(token())))
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        return await next(scripts)(request)
+
+    server.script = script
     test = LoadTest(http, server.target, Plan(concurrency=(1,), duration=None, requests=6, warm_up=0))
     await test.run()
     (level,) = test.levels
