@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 
-from appliance.benchmark.client import Outcome, ask, ask_into, session
+from appliance.benchmark.client import UNFINISHED, Outcome, ask, ask_into, session
 from tests.benchmarks.houses import conversation, first_token, prefix
 from tests.benchmarks.scenario import Result, Row, Scenario, Setting
 from tests.benchmarks.servers import LLAMA_SERVER, OURS, Server, Start, expert, llama_server, llama_server_path
@@ -69,10 +69,12 @@ async def _join(http: aiohttp.ClientSession, server: Server, turn: int) -> tuple
     joined, served = other.started, other.started + first_token(other)
     times = [at for at, _ in stream.arrivals]
     pairs = list(itertools.pairwise(times))
-    # What runs on when the other one is served belongs to it too: the stream may have stood still all the time.
+    # The gap in which the other one is served belongs to it too: the stream may have stood still all the time.
     during = [after - before for before, after in pairs if after >= joined and before <= served]
-    if times[-1] < served:
+    if stream.error == UNFINISHED and times[-1] < served:
         during.append(served - times[-1])
+    if not during:
+        raise RuntimeError(f"{server.name}: the stream ended before the other one joined")
     quiet = statistics.median(after - before for before, after in pairs if after < joined)
     return quiet, max(during)
 
