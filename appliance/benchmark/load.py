@@ -32,6 +32,7 @@ class Plan:
     warm_up: int = 2
     """Requests before each prompt length is measured, which do not count."""
     seed: int = 1
+    """Of the prompts. A server that has seen the same ones answers from its cache: take another one for each run."""
 
     @property
     def levels(self) -> list[tuple[int, int]]:

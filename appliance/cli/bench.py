@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import platform
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,7 @@ def bench(
         duration=duration if duration or requests else 15.0,
         requests=requests,
         warm_up=warm_up,
+        seed=secrets.randbelow(10**6),
     )
     target = _target(context, url, api_key_file, model, timeout)
     try:
