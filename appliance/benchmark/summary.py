@@ -1,9 +1,10 @@
 """What is reported of many numbers."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 PERCENTILES = {
@@ -14,7 +15,7 @@ PERCENTILES = {
 
 
 class Summary(BaseModel):
-    """Distribution of some values; percentiles lie between values, linearly (numpy's default)."""
+    """Distribution of some values; see `percentile`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -40,13 +41,20 @@ class Summary(BaseModel):
         """Return the summary of values, of which there may be none."""
         if not values:
             return None
-        array = np.asarray(values, dtype=float)
-        points = np.percentile(array, list(PERCENTILES.values()))
+        ordered = sorted(values)
         return cls(
             count=len(values),
-            mean=float(array.mean()),
-            deviation=float(array.std()),
-            minimum=float(array.min()),
-            maximum=float(array.max()),
-            **dict(zip(PERCENTILES, map(float, points), strict=True)),
+            mean=statistics.fmean(values),
+            deviation=statistics.pstdev(values),
+            minimum=ordered[0],
+            maximum=ordered[-1],
+            **{name: percentile(ordered, percent) for name, percent in PERCENTILES.items()},
         )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return a percentile of sorted values, interpolated between two of them (type 7 of Hyndman and Fan, 1996)."""
+    place = (len(ordered) - 1) * percent / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

@@ -1,14 +1,16 @@
 """GuideLLM's `DistributionSummary` of some values."""
 
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from appliance.benchmark.summary import PERCENTILES
 
 type Json = dict[str, Any]
 
+ROUNDING = 1e-9
 STATUSES = ("successful", "incomplete", "errored", "total")
 
 
@@ -19,24 +21,30 @@ def distribution(values: Sequence[float], weights: Sequence[float] | None = None
         values: finite numbers.
         weights: how often each counts; none of them is negative.
     """
-    counted = [
-        (value, weight) for value, weight in zip(values, weights or [1.0] * len(values), strict=True) if weight > 0
-    ]
-    if not counted:
+    weighted: defaultdict[float, float] = defaultdict(float)
+    for value, weight in zip(values, weights or [1.0] * len(values), strict=True):
+        if weight > 0:
+            weighted[value] += weight
+    if not weighted:
         return _summary(dict.fromkeys(PERCENTILES, 0.0), count=0, mean=0.0, mode=0.0, variance=0.0, low=0.0, high=0.0)
-    array, weight = np.asarray(counted, dtype=float).T
-    points = np.percentile(array, list(PERCENTILES.values()), weights=weight, method="inverted_cdf")
-    unique, places = np.unique(array, return_inverse=True)
-    mean = float(np.average(array, weights=weight))
+    ordered = sorted(weighted)
+    sums = list(itertools.accumulate(weighted[value] for value in ordered))
+    total = sums[-1]
+    mean = sum(value * weight for value, weight in weighted.items()) / total
     return _summary(
-        dict(zip(PERCENTILES, map(float, points), strict=True)),
-        count=round(float(weight.sum())),
+        {name: ordered[_place(sums, percent)] for name, percent in PERCENTILES.items()},
+        count=round(total),
         mean=mean,
-        mode=float(unique[np.bincount(places, weights=weight).argmax()]),
-        variance=float(np.average((array - mean) ** 2, weights=weight)),
-        low=float(array.min()),
-        high=float(array.max()),
+        mode=max(ordered, key=weighted.__getitem__),
+        variance=sum((value - mean) ** 2 * weight for value, weight in weighted.items()) / total,
+        low=ordered[0],
+        high=ordered[-1],
     )
+
+
+def _place(sums: Sequence[float], percent: float) -> int:
+    """Return the place of the first value that so many percent do not exceed."""
+    return min(bisect_left(sums, sums[-1] * percent / 100 * (1 - ROUNDING)), len(sums) - 1)
 
 
 def constant(value: float, count: int) -> Json:
