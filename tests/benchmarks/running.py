@@ -14,11 +14,11 @@ async def until_told[T](work: Coroutine[Any, Any, T]) -> T:
     """Run something; SIGTERM cancels it as Ctrl-C does, so that it ends the processes that it started.
 
     Raises:
-        KeyboardInterrupt: SIGTERM came.
+        SystemExit: SIGTERM came.
     """
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.SIGTERM) from None
