@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import config, model, services
+from appliance.cli import bench, config, model, services
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
+app.add_typer(bench.app, name="bench")
 services.add_to(app)
 
 
