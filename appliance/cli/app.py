@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import config, services
+from appliance.cli import config, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.settings import SettingsError
 
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 services.add_to(app)
+tune.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value so
