@@ -7,10 +7,12 @@ import shutil
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
+
+from appliance.experts.llama import devices
 
 KEY = "benchmark"
 START_SECONDS = 60
@@ -37,7 +39,7 @@ async def python_server(model: Path, threads: int, _slots: int) -> AsyncIterator
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--n_threads", str(threads), "--n_threads_batch", str(threads)]
     command += ["--n_ctx", "2048", "--interrupt_requests", "false", "--verbose", "false"]
-    async with _process(command) as process:
+    async with _process(command, variables=_backend()) as process:
         yield await _answering(process, port, "/v1/models")
 
 
@@ -57,9 +59,17 @@ def llama_server_path() -> str | None:
     return os.environ.get("ROUSE_LLAMA_SERVER") or shutil.which("llama-server")
 
 
+def _backend() -> dict[str, str]:
+    """Name the CPU backend that Rouse uses to llama_cpp.server, which doesn't look for one where it is installed."""
+    variant = devices.cpu_variant()
+    return {"GGML_BACKEND_PATH": str(devices.library_folder() / f"libggml-cpu-{variant}.so")} if variant else {}
+
+
 @contextlib.asynccontextmanager
-async def _process(command: Sequence[str], stdout: int = asyncio.subprocess.DEVNULL) -> AsyncIterator[Process]:
-    environment = os.environ | {"EXPERT_KEY": KEY}
+async def _process(
+    command: Sequence[str], stdout: int = asyncio.subprocess.DEVNULL, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
+    environment = os.environ | {"EXPERT_KEY": KEY} | (variables or {})
     process = await asyncio.create_subprocess_exec(
         *command, stdout=stdout, stderr=asyncio.subprocess.DEVNULL, env=environment
     )
