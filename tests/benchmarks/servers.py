@@ -69,7 +69,7 @@ def _backend() -> dict[str, str]:
 async def _process(
     command: Sequence[str], stdout: int = asyncio.subprocess.DEVNULL, variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Process]:
-    environment = os.environ | {"EXPERT_KEY": KEY} | (variables or {})
+    environment = {**os.environ, "EXPERT_KEY": KEY, **(variables or {})}
     process = await asyncio.create_subprocess_exec(
         *command, stdout=stdout, stderr=asyncio.subprocess.DEVNULL, env=environment
     )

@@ -46,7 +46,7 @@ class Worker:
             f"[paths]\nstate = {json.dumps(str(self.state))}\n"
             f"[rpc_worker]\nport = {self.port}\nrpc_port = {free_port()}\nthreads = 1\n"
         )
-        command = [sys.executable, "-m", "appliance", "--config-dir", self.folder, "rpc-worker"]
+        command = [sys.executable, "-m", "appliance", "--config-dir", str(self.folder), "rpc-worker"]
         async with child(command, log=self.folder / "log", grace=5) as self.process:
             yield
 
@@ -151,7 +151,7 @@ async def test_strangers_learn_little_of_a_worker(spread: tuple[House, list[Work
         key = (tmp_path / "state" / "secrets" / "expert.key").read_text().strip()
         async with http.get(f"http://{worker.address}/metrics", headers={"Authorization": f"Bearer {key}"}) as response:
             assert "rouse_rpc_worker_accepting 1.0" in await response.text()
-        second = [sys.executable, "-m", "appliance", "--config-dir", worker.folder, "rpc-worker"]
+        second = [sys.executable, "-m", "appliance", "--config-dir", str(worker.folder), "rpc-worker"]
         process = await asyncio.create_subprocess_exec(*second, stderr=asyncio.subprocess.PIPE)
         _, errors = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 1
