@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, model, services
+from appliance.cli import bench, config, model, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
@@ -43,6 +43,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 services.add_to(app)
+tune.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value so

@@ -1,4 +1,4 @@
-"""The long-running commands: `rouse hub`, `rouse node` and `rouse expert`."""
+"""The long-running commands: `rouse hub`, `rouse node`, `rouse expert` and `rouse rpc-worker`."""
 
 import asyncio
 import logging
@@ -16,6 +16,7 @@ from appliance.cli.command_line import CommandError, command_line
 from appliance.errors import StartError
 from appliance.experts.errors import EngineBrokenError, ModelLoadError
 from appliance.node import daemon
+from appliance.node.lending import serve_worker
 from appliance.node.serving import serve_expert
 from appliance.security.broker import connect_to
 from appliance.security.secrets import SecretError
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(hub)
     app.command()(node)
     app.command()(expert)
+    app.command()(rpc_worker)
 
 
 def hub(context: typer.Context) -> None:
@@ -67,6 +69,21 @@ def expert(
         known = ", ".join(settings.experts) or "none"
         raise CommandError(f"there is no expert {name!r} in the settings (there are: {known})")
     _run(lambda stop: serve_expert(name, settings, stop=stop, supervised=supervised))
+
+
+def rpc_worker(
+    context: typer.Context,
+    *,
+    supervised: Annotated[
+        bool,
+        typer.Option("--supervised", help="End when standard input closes, as the node daemon wants it."),
+    ] = False,
+) -> None:
+    """Lend this machine's processor and memory to an expert on another one."""
+    settings = _begin(context)
+    _run(lambda stop: serve_worker(settings, stop=stop, supervised=supervised))
+    logging.shutdown()
+    os._exit(0)  # ggml's server is still running in its thread, and nothing may be torn down under it
 
 
 def _begin(context: typer.Context) -> Settings:

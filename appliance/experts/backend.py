@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.experts.sampling import Sampling
+from appliance.experts.tuning.costs import CostModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Backend(Protocol):
     """A loaded model with a context of `sequences` + 1 sequences."""
 
     info: ModelInfo
+    costs: CostModel | None
+    """What a step costs on this machine, where it was measured."""
     divisible: bool
     """Whether a sequence's state can be cut and shared in part, unlike that of a recurrent or hybrid model."""
 

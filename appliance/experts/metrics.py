@@ -1,6 +1,7 @@
 """An expert's Prometheus metrics, in a registry of their own."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 INTER_TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5)
@@ -74,6 +75,10 @@ class ExpertMetrics:
         """Count a generated token; the engine thread alone calls it."""
         self.tokens += 1
         self._generated_tokens.inc()
+
+    def add(self, collector: Collector) -> None:
+        """Render another's metrics as well."""
+        self.registry.register(collector)
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus's text format."""

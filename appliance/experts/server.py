@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
+from prometheus_client.registry import Collector
 
 from appliance.experts.backend import Backend, BackendFactory
 from appliance.experts.engine.scheduler import Scheduler
@@ -29,16 +30,30 @@ holds a core that another process needs; not spinning at all costs an expert tha
 The measurements, which are noisy, are in docs/decisions/own-engine.md."""
 
 
-def llama_backend(model: Path, settings: EngineSettings) -> BackendFactory:
-    """Return what loads a GGUF file; llama.cpp is imported only then."""
+def llama_backend(model: Path, settings: EngineSettings, tuning: Path | None = None) -> BackendFactory:
+    """Return what loads a GGUF file; llama.cpp is imported only then.
+
+    `tuning` is the folder of what the self-benchmark found. Without it, and with a number of threads in the
+    settings, nothing is measured.
+    """
 
     def load() -> Backend:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # libgomp reads it when llama.cpp is imported
         try:
-            from appliance.experts.llama.backend import LlamaBackend  # noqa: PLC0415  # tests and gateways do without it
+            # Tests and gateways do without it.
+            from appliance.experts.llama.backend import LlamaBackend  # noqa: PLC0415
+            from appliance.experts.tuning.store import TuningStore  # noqa: PLC0415
+            from appliance.experts.tuning.tune import tune  # noqa: PLC0415
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"llama.cpp is not usable on this machine: {error}") from error
-        return LlamaBackend(model, settings)
+        backend = LlamaBackend(model, settings)
+        if tuning is not None and settings.threads is None and not settings.workers:
+            try:
+                tune(backend, model=model, settings=settings, store=TuningStore(tuning))
+            except BaseException:
+                backend.close()
+                raise
+        return backend
 
     return load
 
@@ -54,14 +69,23 @@ class Expert:
 
 @asynccontextmanager
 async def running_expert(
-    *, name: str, backend: BackendFactory, host: str, port: int, api_key: str, settings: EngineSettings
+    *,
+    name: str,
+    backend: BackendFactory,
+    host: str,
+    port: int,
+    api_key: str,
+    settings: EngineSettings,
+    collectors: Sequence[Collector] = (),
 ) -> AsyncIterator[Expert]:
     """Listen at once and load meanwhile; port 0 takes a free one. Leaving stops gracefully.
 
-    /health says `loading` until the model is there. `Expert.scheduler.start()` is the caller's to await.
-    Raises OSError if the address can't be bound.
+    /health says `loading` until the model is there. `collectors` add to /metrics. `Expert.scheduler.start()` is
+    the caller's to await. Raises OSError if the address can't be bound.
     """
     metrics = ExpertMetrics(name)
+    for collector in collectors:
+        metrics.add(collector)
     scheduler = Scheduler(backend, settings, metrics)
     api = ExpertApi(name=name, api_key=api_key, scheduler=scheduler, settings=settings, metrics=metrics)
     async with AsyncExitStack() as stack:
@@ -87,20 +111,29 @@ async def serve(
     ready: Callable[[Expert], None] | None = None,
     bound: Callable[[str], None] | None = None,
     backend: BackendFactory | None = None,
+    tuning: Path | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> None:
     """Serve a model until cancelled; then stop gracefully within `settings.drain_seconds`.
 
     `bound` is told the URL as soon as the port is open (/health answers then), `ready` once the model is
-    loaded. `backend` replaces llama.cpp, for tests.
+    loaded. `backend` replaces llama.cpp, for tests. `tuning` is the self-benchmark's folder; without one there
+    is none. `collectors` add to /metrics.
 
     Raises ModelLoadError if the model can't be loaded, OSError if the address can't be bound and
     EngineBrokenError if the engine fails for good: in each case one clear line and an exit code are what is
     left to do.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    factory = backend or llama_backend(model, settings)
+    factory = backend or llama_backend(model, settings, tuning)
     async with running_expert(
-        name=name, backend=factory, host=host, port=port, api_key=api_key, settings=settings
+        name=name,
+        backend=factory,
+        host=host,
+        port=port,
+        api_key=api_key,
+        settings=settings,
+        collectors=collectors,
     ) as expert:
         if bound is not None:
             bound(expert.url)

@@ -29,8 +29,8 @@ class EngineSettings(BaseModel):
     slot can be full. Fewer save memory, and requests then wait until their worst case fits."""
 
     threads: int | None = Field(default=None, ge=1, le=1024)
-    """Compute threads; None is the number of usable physical cores: a second thread on a core only gets in the
-    way of the first, as both wait for memory."""
+    """Compute threads; None is what the self-benchmark found, else the number of usable physical cores: a second
+    thread on a core mostly gets in the way of the first, as both wait for memory."""
 
     batch_tokens: int = Field(default=256, ge=1, le=8192)
     """Most tokens of one step. 256: a step of nothing but prefill then stays around a second on slow
@@ -69,6 +69,13 @@ class EngineSettings(BaseModel):
 
     prefix_bytes: int = Field(default=1 << 30, ge=0)
     """Most bytes in that folder."""
+
+    workers: tuple[str, ...] = ()
+    """Endpoints (`address:port`) of ggml RPC servers that hold layers; they must answer before the model is
+    loaded, because llama.cpp ends the process if one does not."""
+
+    worker_layers: int = Field(default=-1, ge=-1)
+    """Layers held by the workers, divided by their free memory; -1 is all of them. Without workers: nothing."""
 
     embeddings: bool = False
     """Serve /v1/embeddings from a second context (mean pooling unless the model says otherwise)."""

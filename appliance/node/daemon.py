@@ -32,6 +32,7 @@ async def run(
     environment: Mapping[str, str],
     stop: asyncio.Event,
     expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert", "--supervised"),
+    worker_command: Sequence[str] = (sys.executable, "-m", "appliance", "rpc-worker", "--supervised"),
 ) -> None:
     """Run the daemon until `stop` is set.
 
@@ -41,6 +42,7 @@ async def run(
         environment: for the expert processes; it tells them where their configuration is.
         stop: ends the daemon.
         expert_command: what starts an expert, before its name.
+        worker_command: what starts the RPC worker.
 
     Raises:
         BusConfigurationError: the broker refuses the daemon.
@@ -82,9 +84,23 @@ async def run(
         status = StatusServer(node=name, experts=experts, registry=exported, key=key)
         await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
+        if settings.rpc_worker.enabled:
+            worker = ExpertProcess(
+                name="rpc-worker",
+                node=name,
+                command=worker_command,
+                environment=environment,
+                http=http,
+                report=_say_nothing,
+            )
+            tasks.append(asyncio.create_task(worker.run(), name="supervise the RPC worker"))
         tasks.append(asyncio.create_task(_publish_telemetry(bus, name, settings, telemetry), name="telemetry"))
         tasks.append(asyncio.create_task(bus.refused(), name="bus"))
         await until(stop, tasks)
+
+
+async def _say_nothing(_status: ExpertStatus) -> None:
+    """A worker is no expert that the gateway could ask; the experts that use it say how it is."""
 
 
 def _forget_former_experts(bus: Bus, name: str, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """One expert process: started, watched, restarted with back-off, stopped.
 
-The child says on its standard output, as one line of JSON, where it listens once its model is loaded.
+The child says on its standard output, as one line of JSON, where it listens once its model is loaded, and
+before, as lines of their own, what it waits for.
 It ends itself when its standard input closes, so that it never outlives the daemon, however that dies.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from appliance.bus.messages import Capability, ExpertStatus
 
@@ -37,13 +38,22 @@ EXPERT_STATES: tuple[ExpertState, ...] = ("starting", "ready", "failed", "stoppe
 
 
 class Ready(BaseModel):
-    """What an expert says when its model is loaded."""
+    """What an expert says when its model is loaded, and a worker, which has none, when it listens."""
 
     url: str
-    model: str
-    context: int
-    slots: int
-    capabilities: tuple[Capability, ...]
+    model: str | None = None
+    context: int | None = None
+    slots: int | None = None
+    capabilities: tuple[Capability, ...] = ()
+
+
+class Waiting(BaseModel):
+    """What an expert says while something keeps it from loading its model."""
+
+    waiting: str
+
+
+_LINE: TypeAdapter[Ready | Waiting] = TypeAdapter(Ready | Waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +176,7 @@ class ExpertProcess:
     async def _watch(self, stdout: asyncio.StreamReader) -> str:
         """Report the expert as ready, then probe it; return why it must be ended."""
         try:
-            line = await stdout.readline()
-            if not line:
-                await asyncio.Event().wait()
-            ready = Ready.model_validate_json(line)
+            ready = await self._until_ready(stdout)
         except ValueError:  # pydantic's own, and a line beyond the limit
             return "it said something that the daemon does not understand"
         _log.info("expert %s is ready at %s", self._name, ready.url)
@@ -180,6 +187,17 @@ class ExpertProcess:
             failed = 0 if await self._probe(ready.url) else failed + 1
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
         return "it hung: it did not answer its health check"
+
+    async def _until_ready(self, stdout: asyncio.StreamReader) -> Ready:
+        """Raises ValueError."""
+        while True:
+            line = await stdout.readline()
+            if not line:
+                await asyncio.Event().wait()
+            said = _LINE.validate_json(line)
+            if isinstance(said, Ready):
+                return said
+            await self._say("starting", error=said.waiting)
 
     async def _probe(self, url: str) -> bool:
         health = url.removesuffix("/v1") + "/health"

@@ -3,26 +3,37 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
 
 from appliance.errors import StartError
+from appliance.experts.rpc.watch import WorkerWatch, end_clearly_when_llama_cpp_aborts, end_process
 from appliance.experts.server import Expert, serve
 from appliance.experts.settings import EngineSettings
-from appliance.node.expert import Ready
+from appliance.node.expert import Ready, Waiting
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
 
+_log = logging.getLogger(__name__)
+
 PR_SET_PDEATHSIG = 1
+TUNING = "tuning"
+"""Folder under `paths.state` with what the self-benchmark found."""
 
 
 async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, supervised: bool) -> None:
     """Serve one expert of the settings until `stop` is set.
 
-    Once the model is loaded, one line of JSON on standard output says where (see `Ready`). With
-    `supervised`, the end of standard input stops it as well.
+    Once the model is loaded, one line of JSON on standard output says where (see `Ready`); while workers are
+    waited for, lines say so (see `Waiting`). With `supervised`, the end of standard input stops it as well.
 
     Raises:
         StartError: the address is taken.
@@ -30,51 +41,87 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
         EngineBrokenError: the engine failed for good.
         SecretError: the key can't be read or made.
     """
+    key = ensure_secret(secrets_folder(settings) / "expert.key")
+    if supervised:
+        end_with_parent(stop)
+    if not settings.experts[name].workers:
+        await unless_stopped(_serve(name, settings, key, watch=None), stop)
+        return
+    async with aiohttp.ClientSession() as http:
+        watch = WorkerWatch(settings.experts[name].workers, expert=name, http=http, api_key=key)
+        await unless_stopped(_serve(name, settings, key, watch=watch), stop)
+
+
+async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch | None) -> None:
     expert = settings.experts[name]
     model = settings.paths.models / expert.model
-    key = ensure_secret(secrets_folder(settings) / "expert.key")
+    engine = engine_settings(name, settings)
 
     def ready(running: Expert) -> None:
         capabilities = ("chat", "completions", "tools", *(("embeddings",) if expert.embeddings else ()))
-        line = Ready(
-            url=f"{running.url}/v1",
-            model=model.stem,
-            context=running.scheduler.context_tokens,
-            slots=expert.slots,
-            capabilities=capabilities,
-        ).model_dump_json()
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        _say(
+            Ready(
+                url=f"{running.url}/v1",
+                model=model.stem,
+                context=running.scheduler.context_tokens,
+                slots=expert.slots,
+                capabilities=capabilities,
+            )
+        )
 
-    if supervised:
-        _end_with_parent(stop)
-    serving = asyncio.create_task(
-        serve(
-            name=name,
-            model=model,
-            host=expert.host,
-            port=expert.port,
-            api_key=key,
-            settings=_engine_settings(name, settings),
-            ready=ready,
-        ),
-        name=f"serve {name}",
-    )
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not serving.done():
-            serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
+    async with AsyncExitStack() as stack:
+        if watch is not None:
+            end_clearly_when_llama_cpp_aborts()
+            endpoints = await watch.until_ready(_wait_aloud)
+            engine = engine.model_copy(update={"workers": endpoints})
+            losing = asyncio.create_task(_end_when_lost(watch), name="watch workers")
+            stack.callback(losing.cancel)
         try:
-            await serving
+            await serve(
+                name=name,
+                model=model,
+                host=expert.host,
+                port=expert.port,
+                api_key=key,
+                settings=engine,
+                ready=ready,
+                tuning=settings.paths.state / TUNING,
+                collectors=(watch,) if watch is not None else (),
+            )
         except OSError as error:
             raise StartError(f"expert {name} can't listen on {expert.host}:{expert.port}: {error}") from error
 
 
-def _engine_settings(name: str, settings: Settings) -> EngineSettings:
+async def _end_when_lost(watch: WorkerWatch) -> None:
+    end_process(await watch.until_lost())
+
+
+def _wait_aloud(obstacle: str) -> None:
+    _log.warning("%s", obstacle)
+    _say(Waiting(waiting=obstacle))
+
+
+def _say(line: Ready | Waiting) -> None:
+    sys.stdout.write(f"{line.model_dump_json()}\n")
+    sys.stdout.flush()
+
+
+async def unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Do something until it ends or `stop` is set, which cancels it; what it raises is raised."""
+    working = asyncio.create_task(work, name="serve")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+def engine_settings(name: str, settings: Settings) -> EngineSettings:
+    """Return what an expert's engine is started with; its workers' endpoints are found out later."""
     expert = settings.experts[name]
     return EngineSettings(
         context_tokens=expert.context,
@@ -87,11 +134,12 @@ def _engine_settings(name: str, settings: Settings) -> EngineSettings:
         prefix_folder=settings.paths.state / "prefixes" / name,
         prefix_bytes=expert.disk_for_prefixes,
         gpu_layers=expert.gpu_layers,
+        worker_layers=expert.worker_layers,
         embeddings=expert.embeddings,
     )
 
 
-def _end_with_parent(stop: asyncio.Event) -> None:
+def end_with_parent(stop: asyncio.Event) -> None:
     """Stop when standard input closes, and be killed at once when the daemon is (prctl(2), PR_SET_PDEATHSIG)."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -219,6 +221,24 @@ class GatewaySettings(Section):
     """They join the house's experts under these names."""
 
 
+_WORKER_FORM = "expected address:port, such as 10.77.0.2:50053"
+
+
+def _check_worker(worker: str) -> str:
+    host, separator, port = worker.rpartition(":")
+    try:
+        IPv4Address(host)
+    except AddressValueError:
+        raise ValueError(_WORKER_FORM) from None
+    if not separator or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(_WORKER_FORM)
+    return worker
+
+
+Worker = Annotated[str, AfterValidator(_check_worker)]
+"""Numeric and IPv4, because ggml's RPC client knows nothing else."""
+
+
 class ExpertSettings(Section):
     """One served model."""
 
@@ -233,7 +253,7 @@ class ExpertSettings(Section):
     slots: Annotated[int, Field(ge=1, le=128)] = 4
     """Requests generated at the same time. More share the machine's speed and need more memory."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads; 0 means all physical cores."""
+    """CPU threads; 0 means as many as a short self-benchmark found best when the model was first loaded here."""
     batch: Annotated[int, Field(ge=32, le=8192)] = 256
     """Tokens in one step at most; a longer prompt is read in several steps."""
     queue: Annotated[int, Field(ge=0, le=10_000)] = 64
@@ -248,8 +268,71 @@ class ExpertSettings(Section):
     was said to the model in a form that can be turned back into text: the folder belongs to the service's user only."""
     gpu_layers: Annotated[int, Field(ge=-1)] = 0
     """Layers to put on a GPU, where the build has one; -1 means all."""
+    workers: tuple[Worker, ...] = ()
+    """Other machines that hold layers of the model: `address:port` as set in their `[rpc_worker]`. The expert
+    starts when all of them answer; a worker serves one expert."""
+    worker_layers: Annotated[int, Field(ge=-1)] = -1
+    """Layers that the workers hold, shared out by their free memory; -1 means all. The rest stays here."""
     embeddings: bool = False
     """Whether to answer /v1/embeddings; it costs a second context."""
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.workers and self.gpu_layers:
+            raise _conflict("gpu_layers", "with workers, set worker_layers instead; this machine's GPU stays unused")
+        return self
+
+
+class RpcWorkerSettings(Section):
+    """Lends this machine's processor or GPU, and memory, to an expert on another machine; see docs/distributed.md.
+
+    ggml's RPC protocol has no authentication and no encryption: whoever reaches `rpc_port` can take over the
+    worker's process. It therefore listens on loopback or in an overlay network (WireGuard, Tailscale) only.
+    """
+
+    enabled: bool = False
+    """Whether the node daemon runs a worker."""
+    host: str = "127.0.0.1"
+    """IPv4 address to listen on: loopback, or one in `overlay`."""
+    overlay: tuple[str, ...] = ()
+    """Private networks that only your own machines are in, such as `10.77.0.0/24`."""
+    port: Port = 50053
+    """Port of health and metrics, over HTTP and with the expert key; this is what experts list as a worker."""
+    rpc_port: Annotated[int, Field(ge=1, le=65535)] = 50052
+    """Port of ggml's RPC server."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0 means all physical cores."""
+
+    @field_validator("overlay")
+    @classmethod
+    def _check_overlay(cls, overlay: tuple[str, ...]) -> tuple[str, ...]:
+        for text in overlay:
+            try:
+                network = IPv4Network(text)
+            except (AddressValueError, NetmaskValueError, ValueError):
+                raise ValueError(f"{text}: expected an IPv4 network such as 10.77.0.0/24") from None
+            if not any(network.subnet_of(private) for private in _PRIVATE):
+                raise ValueError(f"{text}: is not a private network ({', '.join(map(str, _PRIVATE))})")
+        return overlay
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        try:
+            address = IPv4Address(self.host)
+        except AddressValueError:
+            raise _conflict("host", "expected an IPv4 address; ggml's RPC server knows nothing else") from None
+        if not address.is_loopback and not any(address in IPv4Network(network) for network in self.overlay):
+            raise _conflict(
+                "host",
+                "must be loopback or in one of the networks of overlay, because ggml's RPC has no authentication",
+            )
+        if self.port == self.rpc_port:
+            raise _conflict("port", "port and rpc_port must differ")
+        return self
+
+
+_PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+"""RFC 1918, and RFC 6598, which Tailscale uses."""
 
 
 class AgentSettings(Section):
@@ -298,6 +381,7 @@ class Settings(Section):
     gateway: GatewaySettings = GatewaySettings()
     experts: Mapping[Name, ExpertSettings] = Field(default_factory=dict)
     """Experts of this node, by name."""
+    rpc_worker: RpcWorkerSettings = RpcWorkerSettings()
     agents: Mapping[Name, AgentSettings] = Field(default_factory=lambda: {"home": AgentSettings()})
     """Agents of the hub, by name."""
     log: LogSettings = LogSettings()

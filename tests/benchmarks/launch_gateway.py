@@ -7,34 +7,24 @@ import argparse
 import asyncio
 import os
 
-import aiohttp
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from appliance.bus.messages import Capability, ExpertStatus
-from appliance.gateway.dispatch import Dispatcher
-from appliance.gateway.metrics import GatewayMetrics
-from appliance.gateway.registry import ExpertRegistry
-from appliance.gateway.server import GatewayServer
+from appliance.gateway.service import running_gateway
 from appliance.http_server import http_runner
 from appliance.settings.model import GatewaySettings
 
 
 async def _serve(expert_url: str) -> None:
     key = os.environ["EXPERT_KEY"]
-    registry, metrics, settings = ExpertRegistry(), GatewayMetrics(), GatewaySettings()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        dispatcher = Dispatcher(http=http, registry=registry, settings=settings, expert_key=key, metrics=metrics)
-        server = GatewayServer(
-            dispatcher=dispatcher,
-            registry=registry,
-            metrics=metrics,
-            api_key=key,
-            max_body_bytes=settings.max_body_bytes,
-        )
+    async with running_gateway(
+        settings=GatewaySettings(), agents={}, expert_key=key, api_key=key, router=None, exported=CollectorRegistry()
+    ) as gateway:
         capabilities: tuple[Capability, ...] = ("chat", "completions", "tools")
         status = ExpertStatus(expert="bench", node="bench", state="ready", url=expert_url, capabilities=capabilities)
-        await registry._on_expert(status, {"node": "bench", "expert": "bench"})
-        runner = http_runner(server.application())
+        await gateway.registry._on_expert(status, {"node": "bench", "expert": "bench"})
+        runner = http_runner(gateway.application)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)  # noqa: T201  # this is its interface

@@ -14,6 +14,7 @@ import aiohttp
 import psutil
 
 from appliance.benchmark.client import Target
+from appliance.experts.llama import devices
 from scripts.house.processes import child, free_port, tail
 from tests.benchmarks.scenario import Setting
 
@@ -88,7 +89,7 @@ async def python_server(setting: Setting, _slots: int) -> AsyncIterator[Server]:
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(setting.model), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--n_threads", threads, "--n_threads_batch", threads]
     command += ["--n_ctx", str(CONTEXT), "--interrupt_requests", "false", "--verbose", "false"]
-    async with _answering(setting, PYTHON_SERVER, command, port, "/v1/models") as server:
+    async with _answering(setting, PYTHON_SERVER, command, port, "/v1/models", **_backend()) as server:
         yield server
 
 
@@ -104,11 +105,19 @@ def _first_url(log: Path) -> str | None:
     return next((line.strip() for line in lines if line.startswith("http://")), None)
 
 
+def _backend() -> dict[str, str]:
+    """Name the CPU backend that Rouse uses to llama_cpp.server, which doesn't look for one where it is installed."""
+    variant = devices.cpu_variant()
+    return {"GGML_BACKEND_PATH": str(devices.library_folder() / f"libggml-cpu-{variant}.so")} if variant else {}
+
+
 @asynccontextmanager
-async def _answering(setting: Setting, name: str, command: list[str], port: int, path: str) -> AsyncIterator[Server]:
+async def _answering(
+    setting: Setting, name: str, command: list[str], port: int, path: str, **variables: str
+) -> AsyncIterator[Server]:
     log = setting.folder / f"{name}-{port}.log"
     url = f"http://127.0.0.1:{port}"
-    async with child(command, log=log, environment=os.environ) as process:
+    async with child(command, log=log, environment=os.environ | variables) as process:
         async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
             while not await _answers(http, url + path):
                 if process.returncode is not None:

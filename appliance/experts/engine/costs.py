@@ -4,17 +4,25 @@ from collections.abc import Sequence
 
 from appliance.experts.backend import Run
 from appliance.experts.engine.running import Running
+from appliance.experts.tuning.costs import CostModel
 
 SMOOTHING = 0.1
 """Weight of the newest step in the moving averages."""
+
+FEW_TOKENS = 8
+"""Prompt tokens in a step of the self-benchmark's from which the cost of one is taken."""
 
 
 class StepCosts:
     """Seconds of a step by the number of streams, and of a prompt token that is added to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, measured: CostModel | None = None) -> None:
+        """Begin with what the self-benchmark found."""
         self._streams: dict[int, float] = {}
         self._token: float | None = None
+        if measured is not None:
+            self._streams = {cost.tokens: cost.milliseconds / 1e3 for cost in measured.decode}
+            self._token = (measured.step_ms(1, FEW_TOKENS) - measured.decode_ms(1)) / FEW_TOKENS / 1e3
 
     def learn(self, batch: Sequence[tuple[Running, Run]], seconds: float) -> None:
         """Take how long a step took; its requests are still as they were planned."""

@@ -228,6 +228,7 @@ class Scheduler:
 
     def _loop_steps(self, backend: Backend) -> None:
         self._prefixes = PrefixCache(backend, self._settings, self._stored.store)
+        self._costs = StepCosts(backend.costs)
         while True:
             outbox: Outbox = []
             with self._changed:

@@ -5,6 +5,7 @@ a sequence id out of range, a token a grammar does not allow (see `sampler.py`).
 """
 
 import ctypes
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,21 @@ from typing import Any, cast
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from appliance.experts.backend import ModelInfo, Run
 from appliance.experts.chat.tool_calls import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
 from appliance.experts.llama import log as llama_log
+from appliance.experts.llama.devices import has_gpu, load_backends, worker_devices
 from appliance.experts.llama.embedder import LlamaEmbedder
 from appliance.experts.llama.identity import fingerprint
 from appliance.experts.llama.sampler import LlamaSampler
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
+from appliance.experts.tuning.costs import CostModel
+from appliance.experts.tuning.machine import usable_cores
+
+_log = logging.getLogger(__name__)
 
 _MAGIC = b"GGUF"
 _CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
@@ -37,7 +42,9 @@ class LlamaBackend:
     def __init__(self, path: Path, settings: EngineSettings) -> None:
         """Load the model. Raises ModelLoadError."""
         llama_log.capture()
-        self._threads = settings.threads or _usable_cores()
+        self._threads = settings.threads or usable_cores()
+        self.costs: CostModel | None = None
+        """What a step costs on this machine, once it was measured."""
         self._model = _load(path, settings)
         self._settings = settings = settings.limited_to(llama_cpp.llama_model_n_ctx_train(self._model))
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
@@ -141,6 +148,11 @@ class LlamaBackend:
             return True
         self.keep(seq, 0)
         return False
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from the next step on."""
+        self._threads = threads
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
         """Return the normalised embedding; the second context is made when it is first needed."""
@@ -274,9 +286,13 @@ def _load(path: Path, settings: EngineSettings) -> int:
         raise ModelLoadError(f"{path}: {error.strerror or error}") from error
     if magic != _MAGIC:
         raise ModelLoadError(f"{path}: this is no GGUF file (it starts with {magic!r}).")
+    load_backends()
     llama_cpp.llama_backend_init()
     parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = settings.gpu_layers
+    parameters.n_gpu_layers = settings.worker_layers if settings.workers else settings.gpu_layers
+    devices = _worker_array(settings)
+    if devices is not None:
+        parameters.devices = ctypes.addressof(devices)
     llama_log.take_errors()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
     if not model:
@@ -284,10 +300,18 @@ def _load(path: Path, settings: EngineSettings) -> int:
     return cast("int", model)
 
 
-def _usable_cores() -> int:
-    """Return the number of physical cores, at most as many as this process may use."""
-    allowed = len(os.sched_getaffinity(0))
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+def _worker_array(settings: EngineSettings) -> "ctypes.Array[ctypes.c_void_p] | None":
+    """Return the workers' devices as llama.cpp wants them, ended by NULL; None without workers."""
+    if settings.workers:
+        handles = worker_devices(settings.workers)
+        return (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
+    if settings.gpu_layers and not has_gpu():
+        _log.warning(
+            "gpu_layers is %d, but llama.cpp found no GPU it can use (or was built without support for one): "
+            "everything is computed on the processor. docs/development.md says how to build with a GPU.",
+            settings.gpu_layers,
+        )
+    return None
 
 
 def _reason() -> str:

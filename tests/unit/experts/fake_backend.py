@@ -15,6 +15,7 @@ from appliance.experts.chat.templates import CHATML
 from appliance.experts.errors import StepError
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
+from appliance.experts.tuning.costs import CostModel
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|end|>")
 IM_START, IM_END, END = range(256, 259)
@@ -77,6 +78,7 @@ class FakeBackend:
     """Time that a batch takes besides."""
     fail_when: Callable[[Sequence[Run]], bool] = lambda _runs: False
     """Whether a batch fails."""
+    costs: CostModel | None = None
     divisible: bool = True
     """Whether a sequence can be cut, unlike a recurrent model's."""
     takes_back: bool = True

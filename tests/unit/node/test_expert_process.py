@@ -153,3 +153,12 @@ async def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.Monk
     script = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SAYS_READY}; time.sleep(60)"
     async with supervised(script) as running:
         await running.until("ready")
+
+
+async def test_what_an_expert_waits_for_is_said_while_it_starts() -> None:
+    waiting = json.dumps(json.dumps({"waiting": "waiting for workers: 192.0.2.9:50053"}))
+    async with supervised(f"print({waiting}, flush=True); {SAYS_READY}; {STAYS}") as running:
+        await running.until("ready")
+        assert running.states == ["starting", "starting", "ready"]
+    assert running.statuses[1].error == "waiting for workers: 192.0.2.9:50053"
+    assert running.statuses[2].error is None

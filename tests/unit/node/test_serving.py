@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.node.serving import _engine_settings
+from appliance.node.serving import engine_settings
 from appliance.settings.model import ExpertSettings, Settings
 
 LEAST = {"context": 256, "slots": 1, "threads": 0, "batch": 32, "queue": 0, "gpu_layers": -1}
@@ -14,7 +14,7 @@ MOST = {"context": 1_048_576, "slots": 128, "threads": 1024, "batch": 8192, "que
 @pytest.mark.parametrize("values", [LEAST, MOST, {}])
 def test_whatever_the_settings_allow_the_engine_takes(values: dict[str, int]) -> None:
     expert = ExpertSettings.model_validate({"model": Path("m.gguf"), **values})
-    engine = _engine_settings("small", Settings(experts={"small": expert}))
+    engine = engine_settings("small", Settings(experts={"small": expert}))
     assert (engine.context_tokens, engine.slots, engine.batch_tokens, engine.queue_limit, engine.gpu_layers) == (
         expert.context,
         expert.slots,

@@ -1,0 +1,47 @@
+"""A worker's own process: lends this machine to an expert elsewhere."""
+
+import asyncio
+import logging
+import os
+
+from appliance.errors import StartError
+from appliance.experts.rpc.server import keep_output_clean, running_worker
+from appliance.experts.tuning.machine import usable_cores
+from appliance.node.expert import Ready
+from appliance.node.serving import end_with_parent, unless_stopped
+from appliance.security.broker import secrets_folder
+from appliance.security.secrets import ensure_secret
+from appliance.settings.model import Settings
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_worker(settings: Settings, *, stop: asyncio.Event, supervised: bool) -> None:
+    """Serve RPC until `stop` is set; then the process must end, because ggml's server goes on.
+
+    Once it listens, one line of JSON on standard output says where its health is (see `Ready`). With
+    `supervised`, the end of standard input stops it as well.
+
+    Raises:
+        StartError: a port is taken, or the RPC server ended by itself.
+        ModelLoadError: llama.cpp was built without RPC, or has no backend for this processor.
+        SecretError: the key can't be read or made.
+    """
+    if supervised:
+        end_with_parent(stop)
+    await unless_stopped(_serve(settings, keep_output_clean()), stop)
+
+
+async def _serve(settings: Settings, output: int) -> None:
+    worker = settings.rpc_worker
+    async with running_worker(
+        host=worker.host,
+        port=worker.port,
+        rpc_port=worker.rpc_port,
+        threads=worker.threads or usable_cores(),
+        api_key=ensure_secret(secrets_folder(settings) / "expert.key"),
+    ) as running:
+        _log.info("lending %s to experts at %s:%d", running.server.offer, worker.host, worker.rpc_port)
+        os.write(output, Ready(url=running.url).model_dump_json().encode() + b"\n")
+        await running.server.ended()
+        raise StartError("ggml's RPC server ended; its last lines above say why")
