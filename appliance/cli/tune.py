@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,10 @@ from rich.table import Table
 
 from appliance.cli.command_line import CommandError, command_line
 from appliance.experts.errors import ModelLoadError
-from appliance.experts.llama.backend import LlamaBackend
+from appliance.experts.server import SPIN_COUNT
+from appliance.experts.settings import EngineSettings
 from appliance.experts.tuning.costs import CostModel
 from appliance.experts.tuning.store import Subject, TuningStore
-from appliance.experts.tuning.tune import describe, tune
 from appliance.node.serving import TUNING, engine_settings
 from appliance.settings.model import Settings
 
@@ -32,12 +33,13 @@ def tune_experts(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Measure how fast this machine runs its experts, and with how many threads; remember it."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("appliance.experts.tuning.tune").setLevel(logging.ERROR)  # it is said below
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # a doubtful result is said in the table
     settings = command_line(context).load().settings
     if name is not None and name not in settings.experts:
         known = ", ".join(settings.experts) or "none"
         raise CommandError(f"there is no expert {name!r} in the settings (there are: {known})")
+    # The other commands do without llama.cpp, and its threads read this when it is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     names = [name] if name is not None else [*settings.experts]
     try:
         found = [_known(each, settings) if show else _measured(each, settings) for each in names]
@@ -51,6 +53,8 @@ def tune_experts(
 
 def _known(name: str, settings: Settings) -> dict[str, Any]:
     model, engine, store = _parts(name, settings)
+    from appliance.experts.tuning.tune import describe  # noqa: PLC0415  # llama.cpp
+
     subject = describe(model, engine)
     known = store.load(subject)
     if known is None:
@@ -62,6 +66,9 @@ def _measured(name: str, settings: Settings) -> dict[str, Any]:
     model, engine, store = _parts(name, settings)
     if settings.experts[name].workers:
         return {"expert": name, "threads": None, "note": "not measured: it computes on its workers"}
+    from appliance.experts.llama.backend import LlamaBackend  # noqa: PLC0415  # llama.cpp
+    from appliance.experts.tuning.tune import tune  # noqa: PLC0415  # llama.cpp
+
     backend = LlamaBackend(model, engine)
     try:
         tuned = tune(backend, model=model, settings=engine, store=store, anew=True)
@@ -71,7 +78,7 @@ def _measured(name: str, settings: Settings) -> dict[str, Any]:
     return _row(name, tuned.subject, tuned.threads, tuned.costs, note=note)
 
 
-def _parts(name: str, settings: Settings) -> tuple[Path, Any, TuningStore]:
+def _parts(name: str, settings: Settings) -> tuple[Path, EngineSettings, TuningStore]:
     expert = settings.experts[name]
     return (
         settings.paths.models / expert.model,

@@ -5,7 +5,7 @@ import logging
 import os
 
 from appliance.errors import StartError
-from appliance.experts.rpc.server import keep_output_clean, running_worker
+from appliance.experts.server import SPIN_COUNT
 from appliance.experts.tuning.machine import usable_cores
 from appliance.node.expert import Ready
 from appliance.node.serving import end_with_parent, unless_stopped
@@ -29,10 +29,15 @@ async def serve_worker(settings: Settings, *, stop: asyncio.Event, supervised: b
     """
     if supervised:
         end_with_parent(stop)
-    await unless_stopped(_serve(settings, keep_output_clean()), stop)
+    await unless_stopped(_serve(settings), stop)
 
 
-async def _serve(settings: Settings, output: int) -> None:
+async def _serve(settings: Settings) -> None:
+    # The other commands do without llama.cpp, and its threads read this when it is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    from appliance.experts.rpc.server import keep_output_clean, running_worker  # noqa: PLC0415
+
+    output = keep_output_clean()
     worker = settings.rpc_worker
     async with running_worker(
         host=worker.host,

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 
 from appliance.errors import StartError
-from appliance.experts.rpc.watch import WorkerWatch, end_clearly_when_llama_cpp_aborts, end_process
-from appliance.experts.server import Expert, serve
+from appliance.experts.rpc.watch import WorkerWatch
+from appliance.experts.server import SPIN_COUNT, Expert, serve
 from appliance.experts.settings import EngineSettings
 from appliance.node.expert import Ready, Waiting
 from appliance.security.broker import secrets_folder
@@ -71,7 +71,6 @@ async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch 
 
     async with AsyncExitStack() as stack:
         if watch is not None:
-            end_clearly_when_llama_cpp_aborts()
             endpoints = await watch.until_ready(_wait_aloud)
             engine = engine.model_copy(update={"workers": endpoints})
             losing = asyncio.create_task(_end_when_lost(watch), name="watch workers")
@@ -93,6 +92,11 @@ async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch 
 
 
 async def _end_when_lost(watch: WorkerWatch) -> None:
+    # The node's daemon and others come here without llama.cpp, and its threads read this when it is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    from appliance.experts.rpc.ending import end_clearly_when_llama_cpp_aborts, end_process  # noqa: PLC0415
+
+    end_clearly_when_llama_cpp_aborts()
     end_process(await watch.until_lost())
 
 

@@ -1,17 +1,14 @@
 """The expert's side: waits for its workers, notices when one is lost, counts both."""
 
 import asyncio
-import ctypes
 import json
-import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import aiohttp
-import llama_cpp
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -19,8 +16,7 @@ from pydantic import ValidationError
 
 from appliance.experts.rpc.health import WorkerHealth
 
-_log = logging.getLogger(__name__)
-
+LLAMA_CPP = version("llama-cpp-python")
 PROBE_SECONDS = 2.0
 """Time between two looks at a worker."""
 PROBE_TIMEOUT_SECONDS = 3.0
@@ -28,7 +24,6 @@ MAX_FAILED_PROBES = 4
 """In a row, before a worker that does not answer counts as lost; a killed one is noticed at once by its
 connection, this is for a machine that vanished."""
 MAX_HEALTH_BYTES = 1 << 16
-EXIT_CODE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +91,8 @@ class WorkerWatch(Collector):
             health = await self._ask(worker)
             if health.status != "ok":
                 problem = "its RPC server has ended"
-            elif health.llama_cpp != llama_cpp.__version__:
-                problem = f"it runs llama.cpp of {health.llama_cpp}, this expert {llama_cpp.__version__}: update both"
+            elif health.llama_cpp != LLAMA_CPP:
+                problem = f"it runs llama.cpp of {health.llama_cpp}, this expert {LLAMA_CPP}: update both"
         except TimeoutError:
             problem = f"no answer within {PROBE_TIMEOUT_SECONDS:.0f} s"
         except aiohttp.ClientConnectorError as error:
@@ -149,33 +144,3 @@ def _says_status_only(body: bytes) -> bool:
     """Whether this is what a worker tells those who don't know its key."""
     answer = json.loads(body)
     return isinstance(answer, dict) and set(answer) == {"status"}
-
-
-def end_process(reason: str) -> None:
-    """End this process at once, with a last line that its supervisor reports.
-
-    The engine's thread can't be interrupted: it waits in llama.cpp for a worker that is no more.
-    """
-    sys.stderr.write(f"rouse: {reason}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CODE)
-
-
-def _on_abort(message: bytes | None) -> None:
-    text = (message or b"").decode(errors="replace")
-    end_process(f"llama.cpp gave up, most likely because a worker was lost: {text.rpartition('/')[2]}")
-
-
-# llama.cpp keeps the pointer for the life of the process.
-_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
-
-
-def end_clearly_when_llama_cpp_aborts() -> None:
-    """Let llama.cpp's assertions end the process with one line instead of a trace and a signal (ggml.h).
-
-    For an expert with workers only: there llama.cpp aborts as its way to say that a connection broke.
-    """
-    set_callback = llama_cpp.llama_cpp._lib.ggml_set_abort_callback  # noqa: SLF001  # not wrapped
-    set_callback.restype = ctypes.c_void_p
-    set_callback.argtypes = [type(_callback)]
-    set_callback(_callback)

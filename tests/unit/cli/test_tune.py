@@ -24,8 +24,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rouse(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Return the exit code and what was written: on standard output, or on standard error where that is empty."""
     result = CliRunner().invoke(app, ["--config-dir", str(folder), *arguments])
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout or result.stderr
 
 
 @pytest.mark.model

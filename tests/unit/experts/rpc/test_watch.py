@@ -6,20 +6,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import llama_cpp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from appliance.experts.rpc import watch as watching
-from appliance.experts.rpc.watch import WorkerWatch
+from appliance.experts.rpc.watch import LLAMA_CPP, WorkerWatch
 from scripts.house.processes import free_port
 
 KEY = "a-key"
 GOOD: dict[str, Any] = {
     "status": "ok",
     "rpc_port": 50052,
-    "llama_cpp": llama_cpp.__version__,
+    "llama_cpp": LLAMA_CPP,
     "clients": 0,
     "memory_bytes": 1,
     "devices": [],
