@@ -282,6 +282,7 @@ class Scheduler:
                 break
             else:
                 self._join(backend, generation, outbox)
+                self._prefixes.tidy(streaming=any(running.started for running in self._running))
         if passed:
             with self._changed:
                 self._waiting.extendleft(reversed(passed))

@@ -56,7 +56,9 @@ class PrefixCache:
 
     @property
     def used(self) -> int:
-        """Cells in use, in tokens."""
+        """Cells in use, in tokens; of indivisible states, the most that may be in use."""
+        if not self._backend.divisible:
+            return sum(len(cached.tokens) for cached in self._tree.cached())
         return self._tree.size + sum(cached.own for cached in self._busy)
 
     @property
@@ -65,7 +67,9 @@ class PrefixCache:
         return self._tree.size - sum(len(node.tokens) for node in self._locked())
 
     def committed(self) -> int:
-        """Return the cells that running requests share, in tokens: they can't be freed."""
+        """Return the cells in the tree that running requests use, in tokens: they can't be freed."""
+        if not self._backend.divisible:
+            return sum(cached.node.end for cached in self._busy)
         return sum(len(node.tokens) for node in self._locked())
 
     def match(self, prompt: list[int]) -> int:
@@ -97,7 +101,6 @@ class PrefixCache:
             self._to_save.setdefault(node, name)
         if not self._backend.divisible and (branch := min(self._tree.match(prompt), limit)) >= node.end + FREQUENT:
             cached.checkpoint = branch
-        self._tidy()
         return cached, Use(node.end, len(cached.tokens) - node.end)
 
     def checkpoint(self, cached: Cached) -> None:
@@ -159,6 +162,21 @@ class PrefixCache:
         """Move all idle cells to memory: before a machine sleeps, or when the cells are needed."""
         while (leaf := self._least_recent()) is not None:
             self._evict(leaf)
+
+    def tidy(self, *, streaming: bool) -> None:
+        """Move idle cells to memory until what is left slows nobody down much.
+
+        Copying the cells of a long prompt takes longer than a step, so less is moved while others are streaming.
+        """
+        cold_limit = max(COLD_CELLS, self._idle_limit) if streaming else COLD_CELLS
+        while (idle := self.idle) > COLD_CELLS:
+            cold = [leaf for leaf in self._candidates() if not leaf.hits]
+            if sum(len(leaf.tokens) for leaf in cold) > cold_limit:
+                self._evict(min(cold, key=lambda leaf: leaf.used))
+            elif idle > self._idle_limit and (leaf := self._least_recent()) is not None:
+                self._evict(leaf)
+            else:
+                return
 
     def _reusable(self, prompt: list[int], limit: int) -> Node:
         """Return the node whose cells a prompt can start with."""
@@ -270,17 +288,6 @@ class PrefixCache:
 
     def _least_recent(self, keep: Node | None = None) -> Node | None:
         return min(self._candidates(keep), key=lambda leaf: (leaf.hits > 0, leaf.used), default=None)
-
-    def _tidy(self) -> None:
-        """Move idle cells to memory until what is left slows nobody down much."""
-        while (idle := self.idle) > COLD_CELLS:
-            cold = [leaf for leaf in self._candidates() if not leaf.hits]
-            if sum(len(leaf.tokens) for leaf in cold) > COLD_CELLS:
-                self._evict(min(cold, key=lambda leaf: leaf.used))
-            elif idle > self._idle_limit and (leaf := self._least_recent()) is not None:
-                self._evict(leaf)
-            else:
-                return
 
     def _evict(self, leaf: Node) -> None:
         """Free an idle leaf's cells, after saving them to memory."""

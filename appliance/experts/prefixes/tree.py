@@ -116,6 +116,14 @@ class PrefixTree:
             node = node.parent
         return node
 
+    def cached(self) -> Iterator[Cached]:
+        """Yield all sequences."""
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            stack += node.children.values()
+            yield from node.cached
+
     def leaves(self) -> Iterator[Node]:
         """Yield the nodes without children."""
         stack = list(self.root.children.values())

@@ -53,6 +53,7 @@ class House:
     def begin(self, prompt: list[int]) -> tuple[Cached, int]:
         """Claim and compute; return the sequence and how many tokens were known."""
         cached, use = self.cache.claim(prompt)
+        self.cache.tidy(streaming=False)
         known = use.cells + use.memory
         assert known == len(cached.tokens) < len(prompt)
         assert self.backend.tokens(cached.seq) == prompt[:known]
@@ -141,6 +142,16 @@ def test_a_tail_is_parked_without_the_beginning_that_stays() -> None:
     assert sizes
     assert max(sizes) == 100
     assert house.ask(SYSTEM + text("tail 0", 100) + [1]) == 300
+
+
+def test_less_is_moved_while_others_stream() -> None:
+    house = House()
+    for number in range(3):
+        house.ask(text(f"conversation {number}", 120))
+    house.cache.tidy(streaming=True)
+    assert house.cache.idle == 360
+    house.cache.tidy(streaming=False)
+    assert house.cache.idle <= COLD_CELLS
 
 
 def test_everything_parked_comes_back_through_its_bases() -> None:
