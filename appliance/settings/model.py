@@ -21,6 +21,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 Role = Literal["hub", "expert", "voice", "vision"]
+Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
 _URL_FORM = "expected mqtt://host or mqtts://host, with :port from 1 to 65535 where it is not the usual one"
 
@@ -168,6 +169,29 @@ class ExpertSettings(Section):
     """Layers to put on a GPU, where the build has one; -1 means all."""
     embeddings: bool = False
     """Whether to answer /v1/embeddings; it costs a second context."""
+    purposes: tuple[Domain, ...] = ()
+    """What it is made for; the router asks it for texts about that when no rule says otherwise."""
+
+
+class RoutingRules(Section):
+    """Which experts to ask for texts about a domain, best first, while no trained router decides."""
+
+    home_control: tuple[Name, ...] = ()
+    """Commands to the house and questions about it."""
+    coding: tuple[Name, ...] = ()
+    """Programs and scripts."""
+    maths: tuple[Name, ...] = ()
+    """Sums and equations."""
+    extraction: tuple[Name, ...] = ()
+    """Taking data out of a text."""
+    chat: tuple[Name, ...] = ()
+    """Everything else."""
+
+
+class RoutingSettings(Section):
+    """How an expert is chosen for a request to `auto`."""
+
+    rules: RoutingRules = RoutingRules()
 
 
 class AgentSettings(Section):
@@ -216,4 +240,5 @@ class Settings(Section):
     """Experts of this node, by name."""
     agents: Mapping[Name, AgentSettings] = Field(default_factory=lambda: {"home": AgentSettings()})
     """Agents of the hub, by name."""
+    routing: RoutingSettings = RoutingSettings()
     log: LogSettings = LogSettings()
