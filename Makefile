@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix test-appliance test-integration test-py313 bench lock docs clean
+.PHONY: help setup demo test check fix test-appliance test-integration test-py313 bench soak lock docs clean
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # The plugin of Home Assistant's test tools closes the network; only the integration's own tests want that.
@@ -38,8 +38,12 @@ test-py313: ## Test the appliance on Python 3.13, without Home Assistant
 	@scripts/packages mosquitto
 	.venv-3.13/bin/python -m pytest tests/unit tests/contract tests/system tests/faults
 
-bench: setup ## Measure an expert next to llama_cpp.server; writes build/bench
-	$(PYTHON) -m tests.benchmarks
+bench: setup ## Measure what is promised next to llama.cpp's servers; ONLY=throughput is one part; writes build/bench
+	@ROUSE_LLAMA_SERVER=$$(scripts/llama-server || echo "llama-server can't be had: going on without it" >&2) \
+	  $(PYTHON) -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
+
+soak: setup ## Full load on an expert and a gateway for MINUTES=10; fails when memory grows or a request hangs
+	$(PYTHON) -m tests.benchmarks.soak --minutes $(or $(MINUTES),10)
 
 docs: setup ## Write the references that are made from the code
 	$(PYTHON) -m appliance.bus.asyncapi --write docs/asyncapi.yaml

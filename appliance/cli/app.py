@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import config, services
+from appliance.cli import bench, config, services
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.settings import SettingsError
 
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(config.app, name="config")
+app.add_typer(bench.app, name="bench")
 services.add_to(app)
 
 

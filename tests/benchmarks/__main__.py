@@ -1,105 +1,73 @@
-"""Measure an expert against llama-cpp-python's own server, and llama.cpp's where there is one.
+"""Measures everything that Rouse promises about speed, and says whether it holds; writes build/bench.
 
-Run as `python -m tests.benchmarks`; the result is a table and build/bench/expert.json.
+Run by `make bench`, or as `python -m tests.benchmarks [--only NAME,…]`.
 """
 
 import argparse
 import asyncio
-import json
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
+import sys
+import time
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.load import Level, measure
-from tests.benchmarks.servers import expert, llama_server, llama_server_path, python_server
+from tests.benchmarks.results import circumstances, table, write
+from tests.benchmarks.running import FOLDER, MODEL, until_told
+from tests.benchmarks.scenario import Result, Row, Scenario, Setting
+from tests.benchmarks.scenarios import SCENARIOS
 
-MODEL = Path("build/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-RESULT = Path("build/bench/expert.json")
-OURS = "rouse expert"
-SLOTS = 8
-ROUNDS = {1: 4, 4: 3, 8: 2}
-"""Rounds by the number of clients, so that each level takes about as long."""
-
-type Server = Callable[[Path, int, int], AbstractAsyncContextManager[str]]
-type Results = dict[str, list[Level]]
+PIPE_WIDTH = 180
 
 
-def servers(*, peers: bool) -> dict[str, Server]:
-    """Return the servers by name; ours first."""
-    found: dict[str, Server] = {OURS: expert}
-    if not peers:
-        return found
-    found["llama_cpp.server"] = python_server
-    if llama_server_path():
-        found["llama-server"] = llama_server
-    return found
-
-
-async def run(model: Path, threads: int, tokens: int, console: Console, *, peers: bool) -> Results:
-    """Measure one server after the other."""
-    results: Results = {}
-    for name, server in servers(peers=peers).items():
-        console.print(f"starting {name}")
-        async with server(model, threads, SLOTS) as url:
-            await measure(url, 1, 1, 8)
-            levels = results[name] = []
-            async for level in _levels(url, tokens):
-                console.print(f"  {level.clients} clients: {level.tokens_per_second:.0f} tokens/s")
-                levels.append(level)
-    return results
-
-
-async def _levels(url: str, tokens: int) -> AsyncIterator[Level]:
-    for clients, rounds in ROUNDS.items():
-        yield await measure(url, clients, rounds, tokens)
-
-
-def table(results: Results) -> Table:
-    """Return the results with our ratio to each server."""
-    shown = Table(title="Streaming chat over HTTP; times in milliseconds", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("server", "clients", "tokens/s", "ours is", "first\np50", "first\np95", "gap\np50", "gap\np95"):
-        shown.add_column(column, justify="left" if column == "server" else "right", no_wrap=True)
-    for name, levels in results.items():
-        for ours, level in zip(results[OURS], levels, strict=True):
-            shown.add_row(
-                name,
-                str(level.clients),
-                f"{level.tokens_per_second:.1f}",
-                f"{ours.tokens_per_second / level.tokens_per_second:.2f} x",
-                *(f"{value:.0f}" for value in (level.first_p50_ms, level.first_p95_ms)),
-                *(f"{value:.1f}" for value in (level.gap_p50_ms, level.gap_p95_ms)),
-            )
-        shown.add_section()
-    return shown
+async def run(scenario: Scenario, setting: Setting, console: Console) -> Result:
+    """Run a scenario; one that breaks is a failed row, and the others still run."""
+    console.print(f"[bold]{scenario.title}[/]")
+    started = time.monotonic()
+    try:
+        result = await scenario.run(setting)
+    except Exception as error:  # noqa: BLE001  # whatever it was, it is reported
+        console.print_exception()
+        row = Row(scenario.title, None, "", None, f"it broke: {error}"[:500], broken=True)
+        return Result([row])
+    console.print(f"  {time.monotonic() - started:.0f} s", style="dim")
+    return result
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Run the scenarios; exit with 1 when a number is not what it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", default="", help="names, separated by commas: " + ", ".join(one.name for one in SCENARIOS)
+    )
     parser.add_argument("--model", type=Path, default=Path(os.environ.get("ROUSE_TEST_MODEL", MODEL)))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--alone", action="store_true", help="measure no other server")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    console = Console()
-    work = run(arguments.model, arguments.threads, arguments.tokens, console, peers=not arguments.alone)
-    results = asyncio.run(work)
-    console.print(table(results))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "model": arguments.model.name,
-        "threads": arguments.threads,
-        "tokens": arguments.tokens,
-        "servers": {name: [asdict(level) for level in levels] for name, levels in results.items()},
+    names = [name for name in arguments.only.split(",") if name]
+    unknown = set(names) - {one.name for one in SCENARIOS}
+    if unknown:
+        parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    setting = Setting(
+        model=arguments.model.resolve(),
+        folder=(FOLDER / "work").resolve(),
+        say=lambda text: console.print(f"  {text}", markup=False, highlight=False),
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+    )
+    said = circumstances(setting)
+    results = {
+        one.name: asyncio.run(until_told(run(one, setting, console)))
+        for one in SCENARIOS
+        if not names or one.name in names
     }
-    RESULT.write_text(json.dumps(document, indent=2) + "\n")
-    console.print(f"written to {RESULT}")
+    console.print(table(results))
+    for name, result in results.items():
+        for note in result.notes:
+            console.print(f"{name}: {note}", markup=False, highlight=False)
+    console.print("written: " + ", ".join(str(file) for file in write(results, said, FOLDER)))
+    sys.exit(any(row.verdict == "FAIL" for result in results.values() for row in result.rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,14 @@
+"""What `make bench` runs, in this order; a further scenario is a module with a `SCENARIO`, named here."""
+
+from tests.benchmarks import gateway, joining, killed, prefixes, restart, throughput, turns
+from tests.benchmarks.scenario import Scenario
+
+SCENARIOS: tuple[Scenario, ...] = (
+    throughput.SCENARIO,
+    prefixes.SCENARIO,
+    turns.SCENARIO,
+    restart.SCENARIO,
+    joining.SCENARIO,
+    gateway.SCENARIO,
+    killed.SCENARIO,
+)
