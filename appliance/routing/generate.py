@@ -98,9 +98,7 @@ async def generate(
 
 
 class _Run:
-    def __init__(
-        self, file: Path, limits: Limits, judge: Source | None, on_answer: Callable[[Answer], None]
-    ) -> None:
+    def __init__(self, file: Path, limits: Limits, judge: Source | None, on_answer: Callable[[Answer], None]) -> None:
         self._file = file
         self._limits = limits
         self._judge = judge
@@ -196,7 +194,9 @@ async def complete(
             if response.status != 200:
                 raise GenerationError(f"{source.name} at {source.url} answered {response.status}: {_start(data)}")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise GenerationError(f"{source.name} at {source.url} can't be asked: {error or type(error).__name__}") from None
+        raise GenerationError(
+            f"{source.name} at {source.url} can't be asked: {error or type(error).__name__}"
+        ) from None
     try:
         document = json.loads(data)
         message = document["choices"][0]["message"]
@@ -216,4 +216,3 @@ def _text_of(message: dict[str, Any]) -> str:
 
 def _start(data: bytes) -> str:
     return data[:200].decode("utf-8", "replace")
-
