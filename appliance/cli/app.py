@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, services
+from appliance.cli import bench, config, router, services
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.settings import SettingsError
 
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
+app.add_typer(router.app, name="router")
 services.add_to(app)
 
 

@@ -88,7 +88,7 @@ _PATTERNS: Mapping[Domain, _Patterns] = {
             _WEAK,
             "words of mathematics",
             (
-                r"\b(calculate|compute|solve|equation|sum of|product of|how many|how much|average|derivative|integral)\b"
+                r"\b(calculate|compute|solve|equation|sum of|product of|how many|how much|average|derivative)\b"
                 r"|\b(berechne|rechne|löse|gleichung|summe|produkt|wie ?viele?|durchschnitt)\b"
                 r"|\b(calcule|calculez|résous|équation|somme|produit|combien|moyenne)\b"
                 r"|\b(calcula|resuelve|ecuación|suma|producto|cuántos|cuántas|cuánto|promedio)\b"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from appliance.charts import Axis, Chart, Series
 from appliance.routing.decision import Router
@@ -75,7 +76,9 @@ class Report:
         )
 
 
-def evaluate(table: Table, *, learned: Rows, held_out: Rows, router: TrainedRouter, rules: Router | None = None) -> Report:
+def evaluate(
+    table: Table, *, learned: Rows, held_out: Rows, router: TrainedRouter, rules: Router | None = None
+) -> Report:
     """Compare the router with the other ways to choose.
 
     Args:
@@ -90,21 +93,22 @@ def evaluate(table: Table, *, learned: Rows, held_out: Rows, router: TrainedRout
     """
     if set(router.experts) != set(table.experts):
         raise TrainingError(
-            f"the router {router.name} knows {', '.join(router.experts)}, the data set {', '.join(table.experts)}: train again"
+            f"the router {router.name} knows {', '.join(router.experts)}, "
+            f"the data set {', '.join(table.experts)}: train again"
         )
     texts = table.texts(held_out)
     columns = np.array([table.experts.index(name) for name in router.experts])
     expected = router.qualities(texts)
     qualities, costs = table.qualities[held_out], table.costs[held_out]
 
-    def chosen_with(weight: float) -> Numbers:
-        return columns[(expected - weight * router.costs).argmax(axis=1)]
+    def chosen_with(weight: float) -> Rows:
+        return np.asarray(columns[(expected - weight * router.costs).argmax(axis=1)])
 
-    def policy(name: str, chosen: Numbers) -> Policy:
+    def policy(name: str, chosen: Rows) -> Policy:
         rows = np.arange(len(held_out))
         return Policy(name, float(qualities[rows, chosen].mean()), float(costs[rows, chosen].mean()))
 
-    def always(column: int) -> Numbers:
+    def always(column: int) -> Rows:
         return np.full(len(held_out), column)
 
     chosen = chosen_with(router.cost_weight)
@@ -123,7 +127,7 @@ def evaluate(table: Table, *, learned: Rows, held_out: Rows, router: TrainedRout
     gained, best, chance = qualities[rows, chosen], qualities.max(axis=1), qualities.mean(axis=1)
     queries = [table.queries[row] for row in held_out]
 
-    def way(which: Numbers) -> Way:
+    def way(which: NDArray[np.bool_]) -> Way:
         templates = [queries[row].template for row in np.flatnonzero(which)]
         return _way(gained[which], best[which], chance[which], templates)
 
@@ -135,9 +139,7 @@ def evaluate(table: Table, *, learned: Rows, held_out: Rows, router: TrainedRout
         domains={str(name): way(domains == name) for name in sorted(set(domains))},
         never_learned=way(never) if never.any() else None,
         curve=tuple(
-            (weight, found.cost, found.quality)
-            for weight in CURVE
-            for found in (policy("", chosen_with(weight)),)
+            (weight, found.cost, found.quality) for weight in CURVE for found in (policy("", chosen_with(weight)),)
         ),
         errors=tuple(
             (queries[row].query, table.experts[chosen[row]], table.experts[oracle[row]])
@@ -147,7 +149,7 @@ def evaluate(table: Table, *, learned: Rows, held_out: Rows, router: TrainedRout
     )
 
 
-def _by_rules(rules: Router, table: Table, texts: Sequence[str]) -> Numbers:
+def _by_rules(rules: Router, table: Table, texts: Sequence[str]) -> Rows:
     """Return what a router without scores chooses; the first expert where it chooses none."""
     firsts = [rules.choose(text, table.experts).experts[:1] for text in texts]
     return np.array([table.experts.index(first[0]) if first else 0 for first in firsts])

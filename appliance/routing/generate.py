@@ -75,10 +75,7 @@ async def generate(
     Raises:
         DataSetError: the data set can't be read or written.
     """
-    there = dataset.read(file, drop_broken_end=True) if file.exists() else []
-    if file.exists():
-        # Also takes away a line that was cut off, so that the next one does not hang on to it.
-        dataset.write(file, there)
+    there = _there(file)
     known = {(answer.task_name, answer.query, answer.model_name) for answer in there}
     checkable = [query for query in queries if judge is not None or query.metric != "judge"]
     run = _Run(file, limits, judge, on_answer)
@@ -92,9 +89,17 @@ async def generate(
                 waiting.put_nowait(query)
             for _ in range(min(limits.concurrency, len(missing))):
                 group.create_task(run.work(session, expert, waiting), name=f"ask {expert.name}")
-    if file.exists():
-        dataset.write(file, dataset.numbered(dataset.read(file)))
+    _there(file)
     return Summary(run.asked, len(there), len(queries) - len(checkable), run.failed)
+
+
+def _there(file: Path) -> list[Answer]:
+    """Return what the data set holds, its queries counted and without a last line that was cut off."""
+    if not file.exists():
+        return []
+    there = dataset.numbered(dataset.read(file, drop_broken_end=True))
+    dataset.write(file, there)
+    return there
 
 
 class _Run:

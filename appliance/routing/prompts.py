@@ -94,7 +94,7 @@ def queries_of(seeds: Sequence[SeedFile], *, per_template: int, seed: int) -> li
                 for _ in range(per_template * TRIES):
                     if len(drawn) == per_template:
                         break
-                    query = _draw(file, task, language, text, name, source)
+                    query = _draw(file, task, (language, name, text), source)
                     drawn.setdefault(query.query, query)
                 for position, query in enumerate(drawn.values()):
                     found.setdefault(
@@ -109,12 +109,20 @@ def _templates(task: _Task) -> Iterator[tuple[str, int, str]]:
             yield language, number, text
 
 
-def _draw(file: SeedFile, task: _Task, language: str, text: str, name: str, source: random.Random) -> Query:
+def _draw(file: SeedFile, task: _Task, template: tuple[str, str, str], source: random.Random) -> Query:
+    """Draw a query of a template: its language, name and text."""
+    language, name, text = template
     words: dict[str, str] = {}
     numbers: dict[str, int] = {}
     try:
         for key, choice in task.values.items():
-            _put(key, choice, language, source, words, numbers)
+            drawn = (
+                source.randint(choice.lowest, choice.highest) if isinstance(choice, _Range) else source.choice(choice)
+            )
+            words |= _words(key, drawn, language)
+            number = drawn.get("value") if isinstance(drawn, dict) else drawn
+            if isinstance(number, int):
+                numbers[key] = number
         if task.compute is not None:
             words["result"] = compute(task.compute, numbers)
         answer_words = {key: re.escape(word) for key, word in words.items()} if task.metric == "regex" else words
@@ -135,18 +143,10 @@ def _draw(file: SeedFile, task: _Task, language: str, text: str, name: str, sour
     )
 
 
-def _put(
-    key: str, choice: Any, language: str, source: random.Random, words: dict[str, str], numbers: dict[str, int]
-) -> None:
-    drawn = source.randint(choice.lowest, choice.highest) if isinstance(choice, _Range) else source.choice(choice)
-    if isinstance(drawn, dict):
-        words |= {f"{key}_{part}": str(word) for part, word in drawn.items()}
-        if isinstance(drawn.get("value"), int):
-            numbers[key] = drawn["value"]
-        drawn = drawn[language]
-    elif isinstance(drawn, int):
-        numbers[key] = drawn
-    words[key] = str(drawn)
+def _words(key: str, drawn: Any, language: str) -> dict[str, str]:
+    if not isinstance(drawn, dict):
+        return {key: str(drawn)}
+    return {key: str(drawn[language])} | {f"{key}_{part}": str(word) for part, word in drawn.items()}
 
 
 def _read(file: Path) -> SeedFile:

@@ -97,7 +97,7 @@ def _plain_call(call: dict[str, Any]) -> dict[str, Any]:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, str) and isinstance(other, str):
         return _folded(one) == _folded(other)
-    return type(one) is not bool and type(other) is not bool and bool(one == other) or one is other
+    return (type(one) is not bool and type(other) is not bool and bool(one == other)) or one is other
 
 
 def _first_object(text: str) -> Any:

@@ -1,7 +1,8 @@
 """A data set as numbers: queries by experts, and which queries are learned from and which are held out."""
 
+import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +86,24 @@ def split(table: Table, *, share: float, seed: int) -> tuple[Rows, Rows]:
     if not len(learned) or not len(held_out):
         raise TrainingError("too few templates to learn from some and hold others out; generate more queries")
     return learned, held_out
+
+
+def fingerprint(template: str) -> str:
+    """Return what stands for a template in a version's manifest."""
+    return hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def split_by(table: Table, learned: Collection[str]) -> tuple[Rows, Rows]:
+    """Return the rows of templates with these fingerprints, and those of all others.
+
+    Raises:
+        TrainingError: there are no others.
+    """
+    known = np.array([fingerprint(query.template) in learned for query in table.queries])
+    rows, held_out = np.flatnonzero(known), np.flatnonzero(~known)
+    if not len(held_out):
+        raise TrainingError("the version learned from every query of the data set; generate others to evaluate with")
+    return (rows if len(rows) else held_out), held_out
 
 
 def folds(table: Table, rows: Rows, count: int) -> Sequence[tuple[Rows, Rows]]:

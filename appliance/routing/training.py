@@ -8,7 +8,8 @@ itself takes longer for one text than a whole decision may.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
 
@@ -109,11 +110,11 @@ def fit(
     for method in methods if len(methods) > 1 else ():
         utilities = []
         for learn, check in parts:
-            router = _fit(table, learn, method, space, name, cost_weight)
-            utilities.append(_chosen_utility(router, table, check, space, method))
+            router = _fit(space, learn, method, name=name, cost_weight=cost_weight)
+            utilities.append(_chosen_utility(router, space, check, method))
         tried[str(method)] = float(np.concatenate(utilities).mean())
     best = max(methods, key=lambda method: tried.get(str(method), 0.0))
-    return Fitted(_fit(table, rows, best, space, name, cost_weight), best, tried)
+    return Fitted(_fit(space, rows, best, name=name, cost_weight=cost_weight), best, tried)
 
 
 class _Space:
@@ -122,6 +123,7 @@ class _Space:
     def __init__(
         self, table: Table, rows: Rows, methods: Sequence[Method], embed: Embed, further_texts: Sequence[str]
     ) -> None:
+        self.table = table
         self.featuriser = NgramFeaturiser()
         self._grams = self.featuriser.matrix([query.query for query in table.queries])
         self._projection: Matrix | None = None
@@ -146,7 +148,8 @@ def _distil(grams: Matrix, embeddings: Matrix) -> Matrix:
     return np.ascontiguousarray(ridge.coef_.T, np.float32)
 
 
-def _fit(table: Table, rows: Rows, method: Method, space: _Space, name: str, cost_weight: float) -> TrainedRouter:
+def _fit(space: _Space, rows: Rows, method: Method, *, name: str, cost_weight: float) -> TrainedRouter:
+    table = space.table
     features, qualities = space.features(method, rows), table.qualities[rows]
     head: Head
     match method.head:
@@ -209,16 +212,13 @@ def _factors(features: Matrix, qualities: Numbers, rank: int) -> FactorsHead:
     )
 
 
-def _chosen_utility(router: TrainedRouter, table: Table, rows: Rows, space: _Space, method: Method) -> Numbers:
+def _chosen_utility(router: TrainedRouter, space: _Space, rows: Rows, method: Method) -> Numbers:
     expected = router.head.qualities(space.features(method, rows)) - router.cost_weight * router.costs
     chosen = expected.argmax(axis=1)
-    gained: Numbers = table.qualities[rows, chosen] - router.cost_weight * router.costs[chosen]
+    gained: Numbers = space.table.qualities[rows, chosen] - router.cost_weight * router.costs[chosen]
     return gained
 
 
-def _require_sklearn() -> Any:
-    try:
-        import sklearn  # noqa: PLC0415  # training's extra
-    except ImportError:
-        raise TrainingError("scikit-learn is not installed: training needs the group `router`") from None
-    return sklearn
+def _require_sklearn() -> None:
+    if find_spec("sklearn") is None:
+        raise TrainingError("scikit-learn is not installed: training needs the group `router`")

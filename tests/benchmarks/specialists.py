@@ -124,7 +124,7 @@ def coding(text: str) -> str:
     folded = text.casefold()
     table = re.search(r"(?:sql.*\btable|sql.*\bin|tabelle) (\w+)", folded)
     if table and "sql" in folded:
-        return f"SELECT COUNT(*) FROM {re.sub('^the$', 't', table[1])};"
+        return f"SELECT COUNT(*) FROM {table[1]};"  # noqa: S608  # said, not run
     return next((snippet for pattern, snippet in SNIPPETS if re.search(pattern, folded)), UNABLE)
 
 
