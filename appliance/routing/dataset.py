@@ -2,7 +2,7 @@
 
 The format is that of llmrouter-lib 0.3.1 (https://github.com/ulab-uiuc/LLMRouter, llmrouter/data/README.md, "Routing
 Data JSONL"): a line per query and model. Ours adds `cost` and, under names that LLMRouter ignores, `language`,
-`instructions` and `held_out`; it asks for `query`, `model_name` and `performance` alone, and keeps what is unknown to it.
+`instructions` and `held_out`; it asks for `query`, `model_name` and `performance` alone, and keeps the rest.
 """
 
 import json

@@ -1,9 +1,10 @@
 """What a text is about, by keywords in English, German, French and Spanish."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
+from zlib import crc32
 
 from appliance.settings.model import Domain
 
@@ -116,6 +117,8 @@ _PATTERNS: Mapping[Domain, _Patterns] = {
         ),
     ),
 }
+PATTERNS_SUM = crc32(repr(_PATTERNS).encode())
+"""Another one whenever a pattern changes."""
 _COMPILED = {
     domain: tuple((weight, name, re.compile(pattern)) for weight, name, pattern in patterns)
     for domain, patterns in _PATTERNS.items()
@@ -130,17 +133,29 @@ class Finding:
     because: tuple[str, ...]
 
 
+def signs(text: str) -> dict[Domain, list[tuple[int, str]]]:
+    """Return the signs that a text shows of each domain, with their weights."""
+    folded = text[:LONGEST].casefold().replace("\u2019", "'")
+    return {
+        domain: [(weight, name) for weight, name, pattern in patterns if pattern.search(folded)]
+        for domain, patterns in _COMPILED.items()
+    }
+
+
 def find_domain(text: str) -> Finding:
     """Return the domain with the strongest signs; `chat` when there are none.
 
     Ties go to the domain that stands first: to code and sums only when they outweigh the house.
     """
-    folded = text[:LONGEST].casefold().replace("\u2019", "'")
+    return strongest(signs(text))
+
+
+def strongest(found: Mapping[Domain, Sequence[tuple[int, str]]]) -> Finding:
+    """Return the domain of which most was found."""
     best = Finding("chat", ())
     most = 0
-    for domain, patterns in _COMPILED.items():
-        found = [(weight, name) for weight, name, pattern in patterns if pattern.search(folded)]
-        score = sum(weight for weight, _ in found)
+    for domain, shown in found.items():
+        score = sum(weight for weight, _ in shown)
         if score > most:
-            most, best = score, Finding(domain, tuple(name for _, name in found))
+            most, best = score, Finding(domain, tuple(name for _, name in shown))
     return best

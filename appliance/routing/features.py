@@ -14,6 +14,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.routing.domains import PATTERNS_SUM, signs, strongest
+
 type Vector = NDArray[np.float32]
 """One dimension."""
 type Matrix = NDArray[np.float32]
@@ -23,6 +25,8 @@ REVISION = 1
 """Raised whenever the same text gets another vector: a router that was trained before is then refused."""
 ORDERS = (2, 3, 4, 5)
 WORD_WEIGHT = 2.0
+SIGN_WEIGHT = 30.0
+"""Of the signs of a domain, which are few beside hundreds of n-grams."""
 
 _BASE = 0x01000193
 _DIGIT = re.compile(r"\d")
@@ -32,7 +36,7 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class NgramFeaturiser:
-    """Hashes n-grams of characters, words and pairs of words into `2 ** bits` numbers of length 1 together.
+    """Hashes n-grams of characters, words, pairs of words and the signs of a domain into `2 ** bits` numbers of length 1 together.
 
     Every digit counts as 0, so that one sum looks like another. Of a text longer than `longest` characters the
     beginning and the end are read, where requests stand; so the time has a bound.
@@ -49,7 +53,13 @@ class NgramFeaturiser:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be the same in training and at work."""
-        return {"kind": "ngrams", "revision": REVISION, "bits": self.bits, "longest": self.longest}
+        return {
+            "kind": "ngrams",
+            "revision": REVISION,
+            "signs": PATTERNS_SUM,
+            "bits": self.bits,
+            "longest": self.longest,
+        }
 
     def __call__(self, text: str) -> Vector:
         """Return the vector of a text; it is all zeros for one without a visible character."""
@@ -58,10 +68,12 @@ class NgramFeaturiser:
         if not words:
             return np.zeros(self.size, np.float32)
         grams = _character_grams(f" {plain} ")
-        tokens = _word_grams(words)
-        hashes = np.concatenate([*grams, tokens])
-        weights = np.ones(len(hashes), np.float32)
-        weights[-len(tokens) :] = WORD_WEIGHT
+        tokens, seen = _word_grams(words), _signs(text)
+        hashes = np.concatenate([*grams, tokens, seen])
+        plain_count = len(hashes) - len(tokens) - len(seen)
+        weights = np.repeat(
+            np.array([1.0, WORD_WEIGHT, SIGN_WEIGHT], np.float32), [plain_count, len(tokens), len(seen)]
+        )
         hashes = _mixed(hashes)
         signs = np.where(hashes & 1, np.float32(1), np.float32(-1))
         counts = np.bincount(hashes >> np.uint32(32 - self.bits), weights * signs, minlength=self.size)
@@ -97,6 +109,14 @@ def _character_grams(text: str) -> list[NDArray[np.uint32]]:
 def _word_grams(words: list[str]) -> NDArray[np.uint32]:
     texts = [*words, *(f"{one} {other}" for one, other in itertools.pairwise(words))]
     return np.array([crc32(text.encode("utf-8", "surrogatepass")) for text in texts], np.uint32)
+
+
+def _signs(text: str) -> NDArray[np.uint32]:
+    """Return the hashes of the domain by rule and of the signs that speak for each."""
+    found = signs(text)
+    names = [f"\0{strongest(found).domain}"]
+    names += [f"\0{domain}\0{name}" for domain, shown in found.items() for _, name in shown]
+    return np.array([crc32(name.encode()) for name in names], np.uint32)
 
 
 def _mixed(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -47,6 +47,7 @@ class _Strict(BaseModel):
 class _Featuriser(_Strict):
     kind: Literal["ngrams"]
     revision: int
+    signs: int
     bits: Annotated[int, Field(ge=8, le=16)]
     longest: Annotated[int, Field(ge=32, le=4096)]
 
@@ -144,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest.featuriser.model_dump()
         != NgramFeaturiser(manifest.featuriser.bits, manifest.featuriser.longest).identity
     ):
-        raise _broken(file, f"it was trained with revision {manifest.featuriser.revision} of the n-grams")
+        raise _broken(file, f"it was trained with other features of a text (revision {manifest.featuriser.revision})")
     return manifest
 
 
