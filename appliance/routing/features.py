@@ -38,8 +38,8 @@ _SPACE = re.compile(r"\s+")
 class NgramFeaturiser:
     """Hashes n-grams of characters, words, pairs of words and the signs of a domain into `2 ** bits` numbers.
 
-    Together they have the length 1. Every digit counts as 0, so that one sum looks like another. Of a text longer than `longest` characters the
-    beginning and the end are read, where requests stand; so the time has a bound.
+    Together they have the length 1. Every digit counts as 0, so that one sum looks like another. Of a text longer
+    than `longest` characters the beginning and the end are read, where requests stand; so the time has a bound.
     """
 
     bits: int = 12

@@ -236,8 +236,8 @@ def _head(manifest: Manifest, arrays: dict[str, NDArray[np.float32]]) -> tuple[H
             return LogisticHead(arrays["coefficients"], arrays["intercepts"]), projection
         case "neighbours":
             points, known = arrays["points"], arrays["known"]
-            _expect("points", points, (None, features))
-            _expect("known", known, (points.shape[0], count))
+            _expect("points", points, (features, None))
+            _expect("known", known, (points.shape[1], count))
             if known.min() < 0 or known.max() > 1:
                 raise ValueError("known: a quality is not between 0 and 1")
             return NeighboursHead(points, known, manifest.neighbours, manifest.sharpness), projection

@@ -28,7 +28,7 @@ class LogisticHead:
 
     def qualities(self, features: Matrix) -> Matrix:
         """Return texts x experts."""
-        return _sigmoid(features @ self.coefficients + self.intercepts)
+        return _sigmoid(product(features, self.coefficients) + self.intercepts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ class NeighboursHead:
 
     kind: ClassVar[HeadKind] = "neighbours"
     points: Matrix
-    """Known texts x features."""
+    """Features x known texts."""
     known: Matrix
     """Known texts x experts: the quality that was seen."""
     count: int = 8
@@ -45,8 +45,8 @@ class NeighboursHead:
 
     def qualities(self, features: Matrix) -> Matrix:
         """Return texts x experts."""
-        likeness = features @ self.points.T
-        count = min(self.count, self.points.shape[0])
+        likeness = product(features, self.points)
+        count = min(self.count, self.points.shape[1])
         nearest = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
         closeness = np.take_along_axis(likeness, nearest, axis=1)
         weights = np.exp(self.sharpness * (closeness - closeness.max(axis=1, keepdims=True)))
@@ -68,7 +68,7 @@ class FactorsHead:
 
     def qualities(self, features: Matrix) -> Matrix:
         """Return texts x experts."""
-        places = features @ self.loadings + self.offsets
+        places = product(features, self.loadings) + self.offsets
         return np.clip(places @ self.vectors + self.means, 0.0, 1.0)
 
 
@@ -130,9 +130,20 @@ class TrainedRouter:
 
 def projected(grams: Matrix, projection: Matrix) -> Matrix:
     """Return the projected rows, each made 1 long."""
-    places = grams @ projection
+    places = product(grams, projection)
     lengths = np.linalg.norm(places, axis=1, keepdims=True)
     return np.asarray(places / np.where(lengths > 0, lengths, 1.0), np.float32)
+
+
+def product(features: Matrix, matrix: Matrix) -> Matrix:
+    """Return features @ matrix; for one text over its few numbers that are not 0, and without BLAS.
+
+    BLAS would divide such a product between threads, and wait for the last one: milliseconds on a busy machine.
+    """
+    if len(features) != 1:
+        return np.asarray(features @ matrix)
+    used = np.flatnonzero(features[0])
+    return np.asarray(np.einsum("f,fn->n", features[0, used], matrix[used])[np.newaxis])
 
 
 def _sigmoid(values: Matrix) -> Matrix:

@@ -24,6 +24,7 @@ type Embed = Callable[[Sequence[str]], Matrix]
 
 FOLDS = 4
 COST_WEIGHT = 0.05
+MOST_POINTS = 2000
 _LOWEST = 0.01
 """An expert that was never right may still be right once."""
 
@@ -156,7 +157,7 @@ def _fit(space: _Space, rows: Rows, method: Method, *, name: str, cost_weight: f
         case "logistic":
             head = _logistic(features, qualities, method.strength)
         case "neighbours":
-            head = NeighboursHead(features, qualities.astype(np.float32), min(int(method.strength), len(rows)))
+            head = _neighbours(features, qualities, int(method.strength))
         case "factors":
             head = _factors(features, qualities, int(method.strength))
     return TrainedRouter(
@@ -192,6 +193,15 @@ def _logistic(features: Matrix, qualities: Numbers, strength: float) -> Logistic
         coefficients[:, column] = model.coef_[0]
         intercepts[column] = model.intercept_[0]
     return LogisticHead(coefficients, intercepts)
+
+
+def _neighbours(features: Matrix, qualities: Numbers, count: int) -> NeighboursHead:
+    """Keep the texts as they are, or a drawn part of very many, so that a decision's time has a bound."""
+    kept = np.arange(len(features))
+    if len(kept) > MOST_POINTS:
+        kept = np.sort(np.random.default_rng(0).choice(kept, MOST_POINTS, replace=False))
+    points = np.ascontiguousarray(features[kept].T, np.float32)
+    return NeighboursHead(points, qualities[kept].astype(np.float32), min(count, len(kept)))
 
 
 def _factors(features: Matrix, qualities: Numbers, rank: int) -> FactorsHead:

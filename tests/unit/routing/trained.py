@@ -26,7 +26,7 @@ def router(
     if kind == "logistic":
         head = LogisticHead(numbers(features, len(experts)), numbers(len(experts)))
     elif kind == "neighbours":
-        head = NeighboursHead(numbers(KNOWN, features), numbers(KNOWN, len(experts)), count=3)
+        head = NeighboursHead(numbers(features, KNOWN), numbers(KNOWN, len(experts)), count=3)
     else:
         head = FactorsHead(
             numbers(features, FACTORS), numbers(FACTORS), numbers(FACTORS, len(experts)), numbers(len(experts))
