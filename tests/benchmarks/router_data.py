@@ -12,11 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from appliance.routing.generate import Limits, Source, generate
-from appliance.routing.prompts import queries_of, read_seeds
+from appliance.routing.prompts import SHIPPED, queries_of, read_seeds
 from tests.benchmarks.specialists import SPECIALISTS
 
 KEY = "benchmark"
 FILE = Path(__file__).parent / "router.jsonl"
+UNSEEN_SEEDS, UNSEEN_FILE = Path(__file__).parent / "unseen", Path(__file__).parent / "router_unseen.jsonl"
+"""Prompts of the benchmark alone, written after the method was fixed."""
 SEED, PER_TEMPLATE, MAX_TOKENS = 20261123, 2, 32
 START_SECONDS = 180
 
@@ -43,7 +45,6 @@ async def served(name: str, *command: str) -> AsyncIterator[Source]:
 
 async def make(models: Sequence[tuple[str, str]]) -> None:
     """Ask everyone."""
-    queries = queries_of(read_seeds(), per_template=PER_TEMPLATE, seed=SEED)
     async with AsyncExitStack() as stack:
         experts = [
             await stack.enter_async_context(served(name, "tests.benchmarks.specialists", name)) for name in SPECIALISTS
@@ -51,7 +52,9 @@ async def make(models: Sequence[tuple[str, str]]) -> None:
         for name, file in models:
             experts.append(await stack.enter_async_context(served(name, "tests.benchmarks.launch_expert", file)))
         limits = Limits(max_tokens=MAX_TOKENS, concurrency=4)
-        print(await generate(queries=queries, experts=experts, file=FILE, limits=limits))  # noqa: T201
+        for folder, file in ((UNSEEN_SEEDS, UNSEEN_FILE), (SHIPPED, FILE)):
+            queries = queries_of(read_seeds(folder), per_template=PER_TEMPLATE, seed=SEED)
+            print(await generate(queries=queries, experts=experts, file=file, limits=limits))  # noqa: T201
 
 
 def main() -> None:
