@@ -24,7 +24,9 @@ from appliance.gateway.request import AGENT_PREFIX
 from appliance.gateway.service import running_gateway
 from appliance.http_server import http_runner, process_registry
 from appliance.node.identity import node_name
-from appliance.routing.decision import Router
+from appliance.routing.live import LiveRouter
+from appliance.routing.rules import rules_of
+from appliance.routing.versions import router_folder
 from appliance.running import until
 from appliance.security.broker import accounts, connect_to, secrets_folder
 from appliance.security.secrets import ensure_secret
@@ -49,7 +51,6 @@ async def run(
     *,
     stop: asyncio.Event,
     ready: Callable[[HubAddresses], None],
-    router: Router | None = None,
 ) -> None:
     """Run the hub until `stop` is set.
 
@@ -57,7 +58,6 @@ async def run(
         settings: the effective settings.
         stop: ends the hub.
         ready: is called once when everything listens.
-        router: chooses experts by a request's text; without it names and settings decide.
 
     Raises:
         StartError: an address is taken, or a certificate can't be read.
@@ -72,6 +72,8 @@ async def run(
         connection, broker_port = await _broker(settings, stack)
         exported = process_registry()
         bus = Bus(connection, identifier=f"rouse-hub-{name}", presence=(HUB_STATUS, {}), metrics=BusMetrics(exported))
+        router = LiveRouter(folder=router_folder(settings.paths.state), rules=rules_of(settings))
+        await asyncio.to_thread(router.start)
         gateway = await stack.enter_async_context(
             running_gateway(
                 settings=settings.gateway,

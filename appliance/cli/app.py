@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, model, services, tune
+from appliance.cli import bench, config, model, router, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
@@ -42,6 +42,7 @@ app = typer.Typer(
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
+app.add_typer(router.app, name="router")
 services.add_to(app)
 tune.add_to(app)
 

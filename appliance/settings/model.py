@@ -24,6 +24,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
 Role = Literal["hub", "expert", "voice", "vision"]
+Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
 _EXTERNAL_FORM = "expected http://host or https://host, with :port and a path such as /v1 where there are any"
 _URL_FORM = "expected mqtt://host or mqtts://host, with :port from 1 to 65535 where it is not the usual one"
@@ -275,12 +276,35 @@ class ExpertSettings(Section):
     """Layers that the workers hold, shared out by their free memory; -1 means all. The rest stays here."""
     embeddings: bool = False
     """Whether to answer /v1/embeddings; it costs a second context."""
+    purposes: tuple[Domain, ...] = ()
+    """What it is made for; the router asks it for texts about that when no rule says otherwise."""
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         if self.workers and self.gpu_layers:
             raise _conflict("gpu_layers", "with workers, set worker_layers instead; this machine's GPU stays unused")
         return self
+
+
+class RoutingRules(Section):
+    """Which experts to ask for texts about a domain, best first, while no trained router decides."""
+
+    home_control: tuple[Name, ...] = ()
+    """Commands to the house and questions about it."""
+    coding: tuple[Name, ...] = ()
+    """Programs and scripts."""
+    maths: tuple[Name, ...] = ()
+    """Sums and equations."""
+    extraction: tuple[Name, ...] = ()
+    """Taking data out of a text."""
+    chat: tuple[Name, ...] = ()
+    """Everything else."""
+
+
+class RoutingSettings(Section):
+    """How an expert is chosen for a request to `auto`."""
+
+    rules: RoutingRules = RoutingRules()
 
 
 class RpcWorkerSettings(Section):
@@ -384,4 +408,5 @@ class Settings(Section):
     rpc_worker: RpcWorkerSettings = RpcWorkerSettings()
     agents: Mapping[Name, AgentSettings] = Field(default_factory=lambda: {"home": AgentSettings()})
     """Agents of the hub, by name."""
+    routing: RoutingSettings = RoutingSettings()
     log: LogSettings = LogSettings()

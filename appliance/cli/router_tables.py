@@ -1,0 +1,60 @@
+"""What `rouse router` shows as tables."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from appliance.routing.errors import RouterFilesError
+from appliance.routing.evaluation import Report, Way
+from appliance.routing.files import Manifest
+
+
+def report_tables(report: Report) -> Iterator[Table]:
+    """Yield an evaluation's tables."""
+    policies = _table("Held-out queries", "choice", "mean quality", "mean cost")
+    for policy in report.policies:
+        policies.add_row(policy.name, f"{policy.quality:.3f}", f"{policy.cost:.3f}")
+    yield policies
+    ways = _table("From random to oracle", "queries of", "way", "95 % interval", "queries", "templates")
+    rows = {"all domains": report.way, **report.domains}
+    if report.never_learned is not None:
+        rows["tasks never learned from"] = report.never_learned
+    for name, way in rows.items():
+        ways.add_row(name, *_cells(way))
+    yield ways
+    if report.errors:
+        errors = _table("Where another expert was better", "query", "asked", "better")
+        for query, asked, better in report.errors[:20]:
+            errors.add_row(query[:70], asked, better)
+        yield errors
+
+
+def versions_table(
+    found: Mapping[str, Manifest | RouterFilesError], current: str | None, previous: str | None
+) -> Table:
+    """Return the list of versions."""
+    table = _table("", "version", "", "method", "way to oracle", "experts")
+    marks = {previous: "before", current: "at work"}
+    for name, manifest in found.items():
+        if isinstance(manifest, RouterFilesError):
+            table.add_row(name, marks.get(name, ""), "[red]broken[/]", "", "")
+            continue
+        way = manifest.about.get("way_to_oracle")
+        share = f"{100 * way:.0f} %" if isinstance(way, float) else ""
+        method = str(manifest.about.get("method", manifest.head))[:60]
+        table.add_row(name, marks.get(name, ""), method, share, ", ".join(manifest.experts))
+    return table
+
+
+def _cells(way: Way) -> tuple[str, ...]:
+    share = "-" if way.share is None else f"{100 * way.share:.1f} %"
+    interval = "-" if way.low is None or way.high is None else f"{100 * way.low:.0f} to {100 * way.high:.0f} %"
+    return share, interval, str(way.queries), str(way.templates)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table

@@ -1,0 +1,223 @@
+"""Has every expert answer every query, and appends what each answer was worth to a data set.
+
+A run that was cut off goes on where it stopped: whole lines that are there are not asked again.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from appliance.routing import dataset
+from appliance.routing.dataset import Answer, Query
+from appliance.routing.errors import DataSetError, GenerationError
+from appliance.routing.scoring import VERDICT_GRAMMAR, judge_messages, quality_of, score
+
+LARGEST_ANSWER = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an expert is asked: any server of OpenAI's API."""
+
+    name: str
+    """Its name in the data set, and for the router."""
+    url: str
+    """Base URL that ends in `/v1`."""
+    model: str
+    """What the server calls it."""
+    api_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take."""
+
+    max_tokens: int = 256
+    concurrency: int = 4
+    """Requests to one expert at a time."""
+    timeout: float = 300.0
+    """Seconds for one answer."""
+    failures: int = 5
+    """Failed answers in a row after which an expert is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did."""
+
+    asked: int
+    there: int
+    """Answers that the data set held before."""
+    unjudged: int
+    """Queries left out because only a judge can score them."""
+    failed: dict[str, str]
+    """By expert that was given up: its last error."""
+
+
+async def generate(
+    *,
+    queries: Sequence[Query],
+    experts: Sequence[Source],
+    file: Path,
+    limits: Limits,
+    judge: Source | None = None,
+    on_answer: Callable[[Answer], None] = lambda _: None,
+) -> Summary:
+    """Ask for what is missing in the data set.
+
+    Raises:
+        DataSetError: the data set can't be read or written.
+    """
+    there = _there(file)
+    known = {(answer.task_name, answer.query, answer.model_name) for answer in there}
+    checkable = [query for query in queries if judge is not None or query.metric != "judge"]
+    run = _Run(file, limits, judge, on_answer)
+    timeout = aiohttp.ClientTimeout(total=limits.timeout)
+    connector = aiohttp.TCPConnector(limit=limits.concurrency * (len(experts) + 1), force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, asyncio.TaskGroup() as group:
+        for expert in experts:
+            missing = [query for query in checkable if (query.task_name, query.query, expert.name) not in known]
+            waiting: asyncio.Queue[Query] = asyncio.Queue()
+            for query in missing:
+                waiting.put_nowait(query)
+            for _ in range(min(limits.concurrency, len(missing))):
+                group.create_task(run.work(session, expert, waiting), name=f"ask {expert.name}")
+    _there(file)
+    return Summary(run.asked, len(there), len(queries) - len(checkable), run.failed)
+
+
+def _there(file: Path) -> list[Answer]:
+    """Return what the data set holds, its queries counted and without a last line that was cut off."""
+    if not file.exists():
+        return []
+    there = dataset.numbered(dataset.read(file, drop_broken_end=True))
+    dataset.write(file, there)
+    return there
+
+
+class _Run:
+    def __init__(self, file: Path, limits: Limits, judge: Source | None, on_answer: Callable[[Answer], None]) -> None:
+        self._file = file
+        self._limits = limits
+        self._judge = judge
+        self._on_answer = on_answer
+        self._in_a_row: Counter[str] = Counter()
+        self.failed: dict[str, str] = {}
+        self.asked = 0
+
+    async def work(self, session: aiohttp.ClientSession, expert: Source, waiting: asyncio.Queue[Query]) -> None:
+        while expert.name not in self.failed and not waiting.empty():
+            query = waiting.get_nowait()
+            try:
+                answer = await self._answer(session, expert, query)
+            except GenerationError as error:
+                self._in_a_row[expert.name] += 1
+                if self._in_a_row[expert.name] >= self._limits.failures:
+                    self.failed[expert.name] = str(error)
+                continue
+            self._in_a_row[expert.name] = 0
+            self._append(answer)
+
+    async def _answer(self, session: aiohttp.ClientSession, expert: Source, query: Query) -> Answer:
+        messages = [{"role": "user", "content": query.query}]
+        if query.instructions:
+            messages.insert(0, {"role": "system", "content": query.instructions})
+        started = time.perf_counter()
+        said = await complete(session, expert, messages, max_tokens=self._limits.max_tokens)
+        took = time.perf_counter() - started
+        quality = score(query.metric, query.ground_truth, said.text)
+        if quality is None and self._judge is not None:
+            asked = judge_messages(query.query, query.ground_truth, said.text)
+            verdict = await complete(session, self._judge, asked, max_tokens=1, grammar=VERDICT_GRAMMAR)
+            quality = quality_of(verdict.text)
+            if quality is None:
+                raise GenerationError(f"the judge {self._judge.name} gave no verdict from 1 to 5: {verdict.text!r}")
+        return Answer(
+            **query.model_dump(),
+            model_name=expert.name,
+            response=said.text,
+            token_num=said.input_tokens + said.output_tokens,
+            input_tokens=said.input_tokens,
+            output_tokens=said.output_tokens,
+            response_time=round(took, 4),
+            performance=quality or 0.0,
+            cost=round(took, 4),
+        )
+
+    def _append(self, answer: Answer) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(dataset.line_of(answer))
+        except OSError as error:
+            raise DataSetError(f"{self._file}: can't be written: {error}") from error
+        self.asked += 1
+        self._on_answer(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer, and what it took."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+async def complete(
+    session: aiohttp.ClientSession,
+    source: Source,
+    messages: list[dict[str, str]],
+    *,
+    max_tokens: int,
+    grammar: str | None = None,
+) -> Said:
+    """Ask a chat completion at temperature 0 (https://platform.openai.com/docs/api-reference/chat).
+
+    Raises:
+        GenerationError: there is no usable answer.
+    """
+    body: dict[str, Any] = {
+        "model": source.model,
+        "messages": messages,
+        "max_tokens": max_tokens,
+        "temperature": 0,
+    }
+    if grammar is not None:
+        body["grammar"] = grammar
+    headers = {"Authorization": f"Bearer {source.api_key}"} if source.api_key else {}
+    try:
+        async with session.post(f"{source.url}/chat/completions", json=body, headers=headers) as response:
+            data = await response.content.read(LARGEST_ANSWER)
+            if response.status != 200:
+                raise GenerationError(f"{source.name} at {source.url} answered {response.status}: {_start(data)}")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise GenerationError(
+            f"{source.name} at {source.url} can't be asked: {error or type(error).__name__}"
+        ) from None
+    try:
+        document = json.loads(data)
+        message = document["choices"][0]["message"]
+        usage = document.get("usage") or {}
+        return Said(_text_of(message), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise GenerationError(f"{source.name} at {source.url} sent no chat completion: {_start(data)}") from None
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    """Return what was said; a tool call as the JSON that its score compares."""
+    calls = message.get("tool_calls")
+    if calls:
+        return json.dumps(calls[0]["function"])
+    return str(message.get("content") or "")
+
+
+def _start(data: bytes) -> str:
+    return data[:200].decode("utf-8", "replace")

@@ -1,0 +1,112 @@
+"""Real servers of OpenAI's API on loopback: the scripted specialists, and ones that fail."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from appliance.routing.dataset import Query, line_of, read
+from appliance.routing.generate import Limits, Source, generate
+from tests.benchmarks.specialists import application, completion
+
+SUM = Query(task_name="maths", query="What is 12 + 30?", ground_truth="42", metric="number", task_id="maths/plus/en0#0")
+MAIL = Query(
+    task_name="extraction", query="Extract: x@y.example", ground_truth='{"email": "x@y.example"}', metric="json"
+)
+STORY = Query(task_name="chat", query="Tell me a story", ground_truth="A story.", metric="judge")
+LIMITS = Limits(max_tokens=16, concurrency=2, timeout=5, failures=2)
+
+
+@asynccontextmanager
+async def server(name: str, app: web.Application) -> AsyncIterator[Source]:
+    async with TestServer(app) as running:
+        yield Source(name, f"{running.make_url('/v1')}", name, "key")
+
+
+def answering(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    return app
+
+
+async def test_every_expert_answers_every_query_once(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    async with server("sums", application("sums")) as sums, server("extractor", application("extractor")) as extractor:
+        first = await generate(queries=[SUM], experts=[sums, extractor], file=file, limits=LIMITS)
+        assert (first.asked, first.there, first.failed) == (2, 0, {})
+        again = await generate(queries=[SUM, MAIL, STORY], experts=[sums, extractor], file=file, limits=LIMITS)
+        assert (again.asked, again.there, again.unjudged) == (2, 2, 1)
+    found = {(answer.query, answer.model_name): answer for answer in read(file)}
+    assert {key: answer.performance for key, answer in found.items()} == {
+        (SUM.query, "sums"): 1.0,
+        (SUM.query, "extractor"): 0.0,
+        (MAIL.query, "sums"): 0.0,
+        (MAIL.query, "extractor"): 1.0,
+    }
+    answer = found[SUM.query, "sums"]
+    assert (answer.response, answer.input_tokens, answer.output_tokens, answer.token_num) == ("42", 5, 1, 6)
+    assert answer.response_time > 0
+    assert {found[MAIL.query, name].embedding_id for name in ("sums", "extractor")} == {1}
+
+
+async def test_a_cut_off_line_is_asked_again(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    async with server("sums", application("sums")) as sums:
+        await generate(queries=[SUM], experts=[sums], file=file, limits=LIMITS)
+        line = line_of(read(file)[0].model_copy(update={"query": "What is 1 + 1?"}))
+        file.write_text(file.read_text() + line[:50])
+        summary = await generate(
+            queries=[SUM, SUM.model_copy(update={"query": "What is 1 + 1?"})], experts=[sums], file=file, limits=LIMITS
+        )
+    assert (summary.asked, summary.there) == (1, 1)
+    assert len(read(file)) == 2
+
+
+async def test_an_expert_that_fails_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
+    asked = 0
+
+    async def refuse(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"error": {"message": "the model is broken"}}, status=500)
+
+    async def babble(_: web.Request) -> web.Response:
+        return web.json_response({"choices": []})
+
+    queries = [SUM.model_copy(update={"query": f"What is {number} + 1?"}) for number in range(9)]
+    gone = Source("gone", "http://127.0.0.1:9/v1", "gone")
+    async with (
+        server("sums", application("sums")) as sums,
+        server("bad", answering(refuse)) as bad,
+        server("odd", answering(babble)) as odd,
+    ):
+        summary = await generate(
+            queries=queries, experts=[bad, odd, gone, sums], file=tmp_path / "data.jsonl", limits=LIMITS
+        )
+    assert summary.asked == 9
+    assert asked <= LIMITS.failures + LIMITS.concurrency
+    assert "the model is broken" in summary.failed["bad"]
+    assert "sent no chat completion" in summary.failed["odd"]
+    assert "can't be asked" in summary.failed["gone"]
+
+
+async def test_a_judge_scores_what_can_not_be_checked(tmp_path: Path) -> None:
+    bodies = []
+
+    async def judge(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response(completion("judge", "4", "x"))
+
+    async with server("sums", application("sums")) as sums, server("judge", answering(judge)) as judging:
+        summary = await generate(
+            queries=[STORY, SUM], experts=[sums], file=tmp_path / "data.jsonl", limits=LIMITS, judge=judging
+        )
+    assert summary.asked == 2
+    assert {answer.query: answer.performance for answer in read(tmp_path / "data.jsonl")} == {
+        STORY.query: 0.75,
+        SUM.query: 1.0,
+    }
+    assert len(bodies) == 1
+    assert bodies[0]["grammar"].startswith("root ::=")
