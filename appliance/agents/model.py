@@ -44,6 +44,15 @@ class _PartialCall:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all pieces of the arguments are there; none at all may be the beginning of some."""
+        try:
+            json.loads("".join(self.arguments))
+        except ValueError:
+            return False
+        return True
+
     def whole(self) -> ToolCall:
         try:
             return ToolCall(id=self.id, name=self.name, arguments=json.loads("".join(self.arguments) or "{}"))
@@ -129,9 +138,12 @@ async def _interpret(events: AsyncIterator[Any], expert: str) -> AsyncIterator[T
             reason = choice.get("finish_reason") or reason
     if reason is None:
         raise ModelError("model_error", "The model's answer broke off.")
+    whole = [call for _, call in sorted(calls.items())]
+    if reason == "length" and whole and not whole[-1].is_complete:
+        whole.pop()  # the answer was cut within it
     yield Finish(
         reason=reason,
-        tool_calls=tuple(call.whole() for _, call in sorted(calls.items())),
+        tool_calls=tuple(call.whole() for call in whole),
         expert=expert,
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
