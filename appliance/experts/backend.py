@@ -3,7 +3,7 @@
 All methods but `tokenize`, `piece` and `is_end` are called from the one engine thread only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,24 @@ class ModelInfo:
     """What a saved state depends on: the model's contents, llama.cpp's version, the context's settings."""
     special_texts: tuple[str, ...] = ()
     """Texts that tokenise to control tokens when special tokens are parsed."""
+    generates: bool = True
+    """Whether it writes text; a model that only encodes does not."""
+    ranks: bool = False
+    """Whether it has a head that scores how well a document answers a query."""
+    text_tokens: int = 2048
+    """Most tokens of a text that is turned into a vector."""
+    text_start: tuple[int, ...] = ()
+    """Tokens that a text to embed begins with."""
+    text_end: tuple[int, ...] = ()
+    """Tokens that it ends with."""
+    pair_marks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
+    """Tokens before a query, between it and a document, and after that."""
+    rank_prompt: str | None = None
+    """The model's own way of asking, with {query} and {document} in it, instead of the marks."""
+
+
+type Steps = Generator[None, None, list[list[float]]]
+"""A computation in steps, each of which may take its time in the engine thread; it returns vectors."""
 
 
 class Sampler(Protocol):
@@ -55,6 +73,12 @@ class Sampler(Protocol):
         `output` counts the run's tokens that have logits.
 
         None: no token can continue the grammar in force.
+        """
+
+    def logprobs(self, row: int, token: int, top: int, output: int = 0) -> tuple[float, list[tuple[int, float]]]:
+        """Return the logarithm of a token's probability and the `top` most probable tokens with theirs, best first.
+
+        Of the model's own distribution: before bias, penalties, grammar and temperature.
         """
 
     def constrain(self, grammar: str | None) -> None:
@@ -119,8 +143,15 @@ class Backend(Protocol):
         llama.cpp trusts the data: it must come from this very model and these settings.
         """
 
-    def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Return the normalised embedding of a text. Raises UnsupportedError."""
+    def embed(self, texts: Sequence[Sequence[int]]) -> Steps:
+        """Compute the embeddings of texts, of length 1, each of at most `text_tokens` tokens.
+
+        Each step is bounded like a step of generation where the model allows it. Steps of two calls must not mix.
+        Raises UnsupportedError or StepError.
+        """
+
+    def rank(self, pairs: Sequence[Sequence[int]]) -> Steps:
+        """Compute the relevance, 0 to 1, of pairs of query and document, as vectors of one number; see `embed`."""
 
     def close(self) -> None:
         """Free context and model."""

@@ -9,20 +9,55 @@ type FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How probable a chosen token was, and which others were."""
+
+    token: bytes
+    logprob: float
+    """Natural logarithm of its probability in the model's own distribution, before any sampler."""
+    top: tuple[tuple[bytes, float], ...]
+    """The most probable tokens with theirs, best first."""
+    offset: int = 0
+    """Characters of the answer before the token."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """More free text."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that the text came from, if asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what the model thinks before it answers."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A complete tool call."""
+class ToolCallStart:
+    """A tool call begins; its arguments follow."""
 
     index: int
     name: str
-    arguments: str
-    """JSON text of an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallArguments:
+    """More of a tool call's arguments; all of them together are the JSON text of an object."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEnd:
+    """The tool call's arguments are complete."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,4 +92,6 @@ class Failed:
     error: ExpertError
 
 
-type Event = TextDelta | ToolCall | Finished | Failed
+type CallEvent = ToolCallStart | ToolCallArguments | ToolCallEnd
+type Delta = TextDelta | ReasoningDelta | CallEvent
+type Event = Delta | Finished | Failed

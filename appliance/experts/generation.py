@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance.experts.chat.output import ToolPolicy
+from appliance.experts.chat.reasoning import Thinking
 from appliance.experts.errors import EngineBrokenError
 from appliance.experts.events import Event, Failed, Finished
 from appliance.experts.sampling import Sampling
@@ -23,6 +24,12 @@ class GenerationRequest:
     tools: ToolPolicy | None = None
     name: str = ""
     """Requests of one name share the beginning of their prompts, which is then worth keeping."""
+    thinking: Thinking | None = None
+    """Whether, and from where, thoughts are told from the answer."""
+    channels: bool = False
+    """The answer is divided into harmony's channels."""
+    top_logprobs: int | None = None
+    """How many of the most probable tokens are reported with each token; None reports nothing."""
 
 
 class Generation:

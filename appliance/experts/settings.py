@@ -1,7 +1,7 @@
 """What an engine is started with."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -79,6 +79,10 @@ class EngineSettings(BaseModel):
 
     embeddings: bool = False
     """Serve /v1/embeddings from a second context (mean pooling unless the model says otherwise)."""
+
+    truncation: Literal["disabled", "auto"] = "disabled"
+    """What becomes of a history, or of a text to embed, that is too long, where the request does not say:
+    `disabled` refuses it, `auto` leaves messages out of the middle of the history, or cuts the text's end."""
 
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
     """Largest request body; beyond that the answer is 413."""

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from appliance.experts.chat.tool_calls import CLOSE, MOST_CALLS, OPEN
 from appliance.experts.errors import InvalidRequestError
 
 MOST_DEPTH = 32
@@ -34,7 +33,7 @@ _UNSUPPORTED = (
     "$recursiveRef",
     "contains",
 )
-_JSON_RULES = {
+JSON_RULES = {
     "ws": '| " " | "\\n" [ \\t]{0,20}',
     "char": '[^"\\\\\\x7F\\x00-\\x1F] | "\\\\" (["\\\\/bfnrt] | "u" [0-9a-cA-CeEfF] [0-9a-fA-F]{3})',
     "string": '"\\"" char* "\\""',
@@ -57,28 +56,9 @@ def json_grammar(schema: Mapping[str, Any] | None, param: str) -> str:
 
     Raises InvalidRequestError, naming the field, for what can't be converted.
     """
-    rules = _Rules(schema or {}, param)
+    rules = Rules(schema or {}, param)
     rules.add("root", rules.schema(schema, param, 0) if schema else "object")
     return rules.text()
-
-
-def call_grammar(tools: Sequence[tuple[str, Mapping[str, Any]]], *, parallel: bool) -> str:
-    """Return a grammar for what follows an opening marker: a call of a tool, and perhaps more calls.
-
-    `tools` are names with the JSON Schemas of their arguments. Raises InvalidRequestError.
-    """
-    calls = _Rules({}, "tools")
-    names: list[str] = []
-    for index, (name, schema) in enumerate(tools):
-        param = f"tools.{index}.function.parameters"
-        calls.root, calls.param, calls.prefix = schema, param, f"t{index}-"
-        arguments = calls.schema({"type": "object", "properties": {}, **schema}, param, 0)
-        head = f'"{{" ws "\\"name\\"" ws ":" ws {literal(json.dumps(name))} ws "," ws'
-        names.append(calls.add("call", f'{head} "\\"arguments\\"" ws ":" ws {arguments} ws "}}"'))
-    calls.add("one", f"ws ({' | '.join(names)}) ws {literal(CLOSE)}")
-    more = f" (ws {literal(OPEN)} one){{0,{MOST_CALLS - 1}}}" if parallel else ""
-    calls.add("root", f"one{more}")
-    return calls.text()
 
 
 def literal(text: str) -> str:
@@ -86,12 +66,15 @@ def literal(text: str) -> str:
     return '"' + "".join(_ESCAPES.get(character, character) for character in text) + '"'
 
 
-class _Rules:
+class Rules:
     """Collects the rules of one grammar."""
+
+    primitives: Mapping[str, str] = JSON_RULES
+    """Rules that every grammar has."""
 
     def __init__(self, root: Mapping[str, Any], param: str) -> None:
         self.root, self.param, self.prefix = root, param, ""
-        self._rules = dict(_JSON_RULES)
+        self._rules = dict(self.primitives)
         self._references: dict[tuple[str, str], str] = {}
         self._nodes = self._repeats = self._size = 0
 
@@ -102,7 +85,7 @@ class _Rules:
         self._rules[name] = body
         self._size += len(name) + len(body)
         if self._size > LARGEST_GRAMMAR:
-            self._refuse(self.param, "the schema is too large")
+            self.refuse(self.param, "the schema is too large")
         return name
 
     def text(self) -> str:
@@ -111,9 +94,9 @@ class _Rules:
         try:
             text.encode()
         except UnicodeEncodeError:
-            self._refuse(self.param, "the schema has a lone surrogate")
+            self.refuse(self.param, "the schema has a lone surrogate")
         if "\0" in text:
-            self._refuse(self.param, "the schema has a NUL character")
+            self.refuse(self.param, "the schema has a NUL character")
         return text
 
     def schema(self, schema: object, param: str, depth: int) -> str:
@@ -129,12 +112,12 @@ class _Rules:
             return
         alternatives = schema.get("anyOf", schema.get("oneOf"))
         if alternatives is not None:
-            for index, alternative in enumerate(self._list(alternatives, f"{param}.anyOf")):
+            for index, alternative in enumerate(self.listing(alternatives, f"{param}.anyOf")):
                 yield from self._members(alternative, f"{param}.anyOf.{index}", depth + 1, seen)
         elif "allOf" in schema:
             yield from self._members(self._merged(schema, param), param, depth + 1, seen)
         elif isinstance(kinds := schema.get("type"), list):
-            for kind in self._list(kinds, f"{param}.type"):
+            for kind in self.listing(kinds, f"{param}.type"):
                 yield from self._members({**schema, "type": kind}, param, depth + 1, seen)
         else:
             yield self._single(schema, param, depth)
@@ -145,21 +128,21 @@ class _Rules:
         """Count a schema and check its form; `true` is the schema that allows everything."""
         self._nodes += 1
         if self._nodes > MOST_NODES or depth > MOST_DEPTH:
-            self._refuse(param, f"at most {MOST_NODES} schemas, {MOST_DEPTH} deep, are converted")
+            self.refuse(param, f"at most {MOST_NODES} schemas, {MOST_DEPTH} deep, are converted")
         if schema is True:
             return {}
         if not isinstance(schema, Mapping):
-            self._refuse(param, "expected a schema, which is an object")
+            self.refuse(param, "expected a schema, which is an object")
         for keyword in _UNSUPPORTED:
             if keyword in schema:
-                self._refuse(param, f"the keyword {keyword} is not supported")
+                self.refuse(param, f"the keyword {keyword} is not supported")
         return schema
 
     def _reference(self, reference: object, param: str, depth: int, seen: tuple[str, ...]) -> Iterator[str]:
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            self._refuse(param, f"only references into the schema (#/…) are supported, not {reference!r:.80}")
+            self.refuse(param, f"only references into the schema (#/…) are supported, not {reference!r:.80}")
         if reference in seen:
-            self._refuse(param, f"the reference {reference:.80} leads to itself")
+            self.refuse(param, f"the reference {reference:.80} leads to itself")
         key = (self.prefix, reference)
         if (known := self._references.get(key)) is not None:
             yield known
@@ -184,12 +167,12 @@ class _Rules:
             elif isinstance(target, list) and key.isascii() and key.isdigit() and int(key[:6]) < len(target):
                 target = target[int(key[:6])]
             else:
-                self._refuse(param, f"the reference {reference:.80} leads nowhere")
+                self.refuse(param, f"the reference {reference:.80} leads nowhere")
         return target
 
     def _merged(self, schema: Mapping[str, Any], param: str) -> Mapping[str, Any]:
         """Return what an allOf of objects amounts to."""
-        parts = self._list(schema["allOf"], f"{param}.allOf")
+        parts = self.listing(schema["allOf"], f"{param}.allOf")
         rest = {key: value for key, value in schema.items() if key != "allOf"}
         properties: dict[str, Any] = {}
         required: list[Any] = []
@@ -197,8 +180,8 @@ class _Rules:
             if isinstance(part, Mapping) and isinstance(part.get("$ref"), str):
                 part = self._resolve(part["$ref"], param)  # noqa: PLW2901  # it stands for what it refers to
             if not isinstance(part, Mapping) or part.get("type", "object") != "object" or "allOf" in part:
-                self._refuse(f"{param}.allOf", "only objects can be combined")
-            properties |= self._mapping(part.get("properties", {}), f"{param}.properties")
+                self.refuse(f"{param}.allOf", "only objects can be combined")
+            properties |= self.mapping(part.get("properties", {}), f"{param}.properties")
             required += part.get("required", [])
         return {**rest, "type": "object", "properties": properties, "required": required}
 
@@ -207,7 +190,7 @@ class _Rules:
         if "const" in schema:
             return self.add(f"{self.prefix}const", self._constant(schema["const"], param))
         if "enum" in schema:
-            values = self._list(schema["enum"], f"{param}.enum")
+            values = self.listing(schema["enum"], f"{param}.enum")
             self._nodes += len(values)
             constants = dict.fromkeys(self._constant(value, param) for value in values)
             return self.add(f"{self.prefix}enum", " | ".join(constants))
@@ -223,14 +206,18 @@ class _Rules:
         elif kind in _PRIMITIVES:
             symbol = str(kind)
         else:
-            self._refuse(f"{param}.type", f"there is no type {kind!r:.80}")
+            self.refuse(f"{param}.type", f"there is no type {kind!r:.80}")
         return symbol
+
+    def constant(self, value: object) -> str:
+        """Return a value as the model writes it."""
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
     def _constant(self, value: object, param: str) -> str:
         try:
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            text = self.constant(value)
         except (ValueError, RecursionError):
-            self._refuse(param, "a constant is not JSON")
+            self.refuse(param, "a constant is not JSON")
         return literal(text)
 
     def _string(self, schema: Mapping[str, Any], param: str) -> str:
@@ -238,7 +225,7 @@ class _Rules:
             try:
                 re.compile(pattern)
             except (re.error, TypeError, OverflowError, RecursionError) as error:
-                self._refuse(f"{param}.pattern", f"no regular expression: {error}")
+                self.refuse(f"{param}.pattern", f"no regular expression: {error}")
         repeat = self._repeat(schema, "minLength", "maxLength", param)
         return self.add(f"{self.prefix}text", f'"\\"" char{repeat} "\\""') if repeat != "*" else "string"
 
@@ -258,10 +245,10 @@ class _Rules:
 
     def _object(self, schema: Mapping[str, Any], param: str, depth: int) -> str:
         extra = schema.get("additionalProperties")
-        properties = self._mapping(schema.get("properties", {}), f"{param}.properties")
+        properties = self.mapping(schema.get("properties", {}), f"{param}.properties")
         if "properties" not in schema and extra is not False and not isinstance(extra, Mapping):
             return "object"
-        required = self._list(schema.get("required", []), f"{param}.required", empty=True)
+        required = self.listing(schema.get("required", []), f"{param}.required", empty=True)
         pairs: list[tuple[str, bool]] = []
         for name, value in properties.items():
             symbol = self.schema(value, f"{param}.properties.{name}", depth + 1)
@@ -271,9 +258,9 @@ class _Rules:
             symbol = self.schema(extra, f"{param}.additionalProperties", depth + 1)
             other = self.add(f"{self.prefix}other", f'string ws ":" ws {symbol} ws')
             pairs.append((self.add(f"{self.prefix}others", f'{other} ("," ws {other})*'), False))
-        return self.add(f"{self.prefix}object", f'"{{" ws {self._pairs(pairs)} "}}"')
+        return self.add(f"{self.prefix}object", f'"{{" ws {self.pairs(pairs)} "}}"')
 
-    def _pairs(self, pairs: Sequence[tuple[str, bool]]) -> str:
+    def pairs(self, pairs: Sequence[tuple[str, bool]]) -> str:
         """Return the symbol of the pairs in their order, commas between those that are there.
 
         Built from the end: each pair has a rule for when nothing stands before it and one for when something
@@ -298,34 +285,37 @@ class _Rules:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self._refuse(f"{param}.{keyword}", "expected a whole number, not negative")
+            self.refuse(f"{param}.{keyword}", "expected a whole number, not negative")
         return value
 
     def _bounds(self, least: int, most: int | None, param: str) -> str:
         if least > MOST_REPEATS:
-            self._refuse(param, f"at most {MOST_REPEATS} can be enforced")
+            self.refuse(param, f"at most {MOST_REPEATS} can be enforced")
         if most is not None and most < least:
-            self._refuse(param, "the least is more than the most")
+            self.refuse(param, "the least is more than the most")
         if most is not None and most > MOST_REPEATS:
             most = None
         self._repeats += least if most is None else most
         if self._repeats > MOST_REPEATS_IN_ALL:
-            self._refuse(param, f"at most {MOST_REPEATS_IN_ALL} repetitions in all can be enforced")
+            self.refuse(param, f"at most {MOST_REPEATS_IN_ALL} repetitions in all can be enforced")
         if (least, most) == (0, None):
             return "*"
         return f"{{{least},{'' if most is None else most}}}"
 
-    def _list(self, value: object, param: str, *, empty: bool = False) -> list[Any]:
+    def listing(self, value: object, param: str, *, empty: bool = False) -> list[Any]:
+        """Return the value if it is a list."""
         if not isinstance(value, list) or not (value or empty):
-            self._refuse(param, "expected a list" if empty else "expected a list that is not empty")
+            self.refuse(param, "expected a list" if empty else "expected a list that is not empty")
         return value
 
-    def _mapping(self, value: object, param: str) -> Mapping[str, Any]:
+    def mapping(self, value: object, param: str) -> Mapping[str, Any]:
+        """Return the value if it is an object."""
         if not isinstance(value, Mapping):
-            self._refuse(param, "expected an object")
+            self.refuse(param, "expected an object")
         return value
 
-    def _refuse(self, param: str, reason: str) -> NoReturn:
+    def refuse(self, param: str, reason: str) -> NoReturn:
+        """Raise InvalidRequestError."""
         raise InvalidRequestError(f"{param[:200]}: {reason}.", param=param[:200])
 
 

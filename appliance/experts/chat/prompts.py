@@ -5,19 +5,46 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.experts.backend import Backend
-from appliance.experts.chat.grammar import call_grammar, json_grammar
+from appliance.experts.chat import reasoning
+from appliance.experts.chat.formats import HERMES, CallFormat
+from appliance.experts.chat.gbnf import check_gbnf
+from appliance.experts.chat.grammar import json_grammar
+from appliance.experts.chat.history import shortened
 from appliance.experts.chat.output import ToolPolicy
+from appliance.experts.chat.reasoning import Thinking
 from appliance.experts.chat.templates import ChatTemplate
-from appliance.experts.chat.tool_calls import OPEN
-from appliance.experts.chat.tool_prompt import generic_messages, native_messages
-from appliance.experts.errors import InvalidRequestError
+from appliance.experts.chat.tool_prompt import generic_messages, native_messages, with_written_calls
+from appliance.experts.errors import InvalidRequestError, UnsupportedError
 from appliance.experts.generation import GenerationRequest
-from appliance.experts.http.requests import ChatRequest, Function, Message
+from appliance.experts.http.messages import Function, Message
+from appliance.experts.http.requests import ChatRequest, CompletionRequest, Truncation
+
+HARMONY_FINAL = "<|channel|>final<|message|>"
+RESERVED_VARIABLES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
 
 type Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered chat."""
+
+    tokens: list[int]
+    thinking: Thinking | None
+    """Whether the model may think first, and whether it is thinking already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedChat:
+    """What the engine generates for a chat request."""
+
+    generation: GenerationRequest
+    dropped: int
+    """Messages that were left out because the history was too long."""
 
 
 class ChatPrompts:
@@ -28,44 +55,93 @@ class ChatPrompts:
         info = backend.info
         self._backend = backend
         self._template = ChatTemplate(info.chat_template, bos=info.bos, eos=info.eos)
+        self._channels = self._template.form is not None and self._template.form.channels
         texts = [text for text in (*info.special_texts, info.bos, info.eos) if text]
         self._specials = re.compile("|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or "(?!)")
 
-    def generation(self, request: ChatRequest, context_tokens: int) -> GenerationRequest:
+    def prepare(self, request: ChatRequest, *, context_tokens: int, truncation: Truncation) -> PreparedChat:
         """Return what to generate. Raises InvalidRequestError. Thread-safe; takes milliseconds."""
         _check_arguments(request.messages)
+        _check_images(request.messages)
+        variables = _variables(request)
         functions = _offered(request)
-        policy = _policy(request, functions)
-        grammar = _answer_grammar(request)
-        if grammar is not None:
-            policy = None
-        return GenerationRequest(
-            prompt=self.prompt(request.messages, functions, suffix=OPEN if policy and policy.forced else ""),
+        grammar = answer_grammar(request)
+        policy = self._policy(request, functions) if grammar is None else None
+        bound = grammar is not None or (policy is not None and policy.forced)
+
+        def prompt(messages: Sequence[Message]) -> Prompt:
+            return self.prompt(messages, functions, variables=variables, policy=policy, bound=bound)
+
+        messages: Sequence[Message] = request.messages
+        room = context_tokens - _reserve(request, context_tokens)
+        whole = prompt(messages)
+        if len(whole.tokens) > room and (request.truncation or truncation) == "auto":
+            shorter = shortened(messages, lambda fewer: len(prompt(fewer).tokens) <= room)
+            if shorter is not None:
+                whole, messages = prompt(shorter), shorter
+        separated = request.reasoning_format != "none" and not bound
+        generation = GenerationRequest(
+            prompt=whole.tokens,
             max_tokens=request.most_tokens or context_tokens,
             sampling=request.sampling(self._backend.info.vocabulary),
             stops=tuple(request.stop or ()),
             grammar=grammar,
             tools=policy,
+            thinking=whole.thinking if separated else None,
+            channels=self._channels and not bound,
+            top_logprobs=request.reported_logprobs,
+            name=request.prefix_name,
         )
+        return PreparedChat(generation, dropped=len(request.messages) - len(messages))
 
-    def prompt(self, messages: Sequence[Message], functions: Sequence[Function], *, suffix: str = "") -> list[int]:
-        """Render and tokenise a chat.
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        functions: Sequence[Function],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        policy: ToolPolicy | None = None,
+        bound: bool = False,
+    ) -> Prompt:
+        """Render and tokenise a chat; `bound` is an answer that a grammar leaves no room for thoughts in.
 
         Control tokens that stand in a message stay text: nobody can end his turn or open another's from
         within it.
         """
         escape, originals, mark = self._escaping()
-        if self._template.native_tools:
+        template = self._template
+        if template.form is not None:
             tools = [{"type": "function", "function": function.model_dump()} for function in functions]
-            text = self._template.render(_mapped(native_messages(messages), escape), tools=_mapped(tools, escape))
+            chat = _mapped(native_messages(messages), escape)
+            if not template.writes_calls:
+                chat = with_written_calls(chat, template.form)
+            text = template.render(chat, tools=_mapped(tools, escape), variables=variables)
         else:
-            text = self._template.render(_mapped(generic_messages(messages, functions), escape))
+            text = template.render(_mapped(generic_messages(messages, functions), escape), variables=variables)
+        thinking: Thinking | None = None
+        if template.thinks:
+            thinking = "open" if text.rstrip().endswith(reasoning.OPEN) else "marked"
+        if bound and thinking == "open":
+            text += f"{reasoning.CLOSE}\n\n"
+        if policy is not None and policy.forced:
+            text += policy.form.forcing
+        elif bound and self._channels:
+            text += HARMONY_FINAL
         tokens: list[int] = []
-        for index, part in enumerate(mark.split(text + suffix)):
+        for index, part in enumerate(mark.split(text)):
             plain = index % 2 == 1
             if part:
                 tokens += self._backend.tokenize(originals[int(part)] if plain else part, special=not plain)
-        return with_bos(self._backend, tokens)
+        return Prompt(with_bos(self._backend, tokens), thinking)
+
+    def _policy(self, request: ChatRequest, functions: Sequence[Function]) -> ToolPolicy | None:
+        if not functions:
+            return None
+        form = self._template.form or HERMES
+        forced = request.tool_choice is not None and request.tool_choice.type in ("required", "function")
+        schemas = json.dumps([(function.name, function.parameters) for function in functions])
+        grammar = _cached_call_grammar(form, schemas, request.parallel_tool_calls)
+        return ToolPolicy(form=form, grammar=grammar, forced=forced, parallel=request.parallel_tool_calls)
 
     def _escaping(self) -> tuple[Callable[[str], str], list[str], re.Pattern[str]]:
         """Return what puts marks for control texts, what was replaced, and what finds the marks."""
@@ -115,6 +191,16 @@ def _check_arguments(messages: Sequence[Message]) -> None:
                 raise InvalidRequestError(f"{param}: expected the JSON text of an object.", param=param)
 
 
+def _check_images(messages: Sequence[Message]) -> None:
+    for index, message in enumerate(messages):
+        for number, part in enumerate(message.content or ()):
+            if part.type == "image_url":
+                raise UnsupportedError(
+                    "This expert sees no images: its model has no projector. Ask an expert with a vision model.",
+                    param=f"messages.{index}.content.{number}",
+                )
+
+
 def _offered(request: ChatRequest) -> list[Function]:
     """Return the functions that the model gets to see."""
     functions = [tool.function for tool in request.tools or ()]
@@ -136,21 +222,33 @@ def _offered(request: ChatRequest) -> list[Function]:
     return named
 
 
-def _policy(request: ChatRequest, functions: Sequence[Function]) -> ToolPolicy | None:
-    if not functions:
-        return None
-    forced = request.tool_choice is not None and request.tool_choice.type in ("required", "function")
-    schemas = json.dumps([(function.name, function.parameters) for function in functions])
-    grammar = _cached_call_grammar(schemas, request.parallel_tool_calls)
-    return ToolPolicy(grammar=grammar, forced=forced, parallel=request.parallel_tool_calls)
-
-
 @functools.lru_cache(maxsize=32)
-def _cached_call_grammar(schemas: str, parallel: bool) -> str:  # noqa: FBT001  # a cache key
-    return call_grammar([(name, schema) for name, schema in json.loads(schemas)], parallel=parallel)
+def _cached_call_grammar(form: CallFormat, schemas: str, parallel: bool) -> str:  # noqa: FBT001  # a cache key
+    return form.grammar([(name, schema) for name, schema in json.loads(schemas)], parallel=parallel)
 
 
-def _answer_grammar(request: ChatRequest) -> str | None:
+def _variables(request: ChatRequest) -> Json:
+    """Return the variables that a request hands to the template."""
+    variables = dict(request.chat_template_kwargs)
+    if taken := variables.keys() & RESERVED_VARIABLES:
+        raise InvalidRequestError(
+            f"chat_template_kwargs can't set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
+        )
+    if isinstance(request.reasoning_effort, str):
+        variables.setdefault("reasoning_effort", request.reasoning_effort[:32])
+    return variables
+
+
+def _reserve(request: ChatRequest, context_tokens: int) -> int:
+    """Return how many tokens a shortened prompt leaves to the answer."""
+    return max(1, min(request.most_tokens or context_tokens // 8, context_tokens // 2))
+
+
+def answer_grammar(request: ChatRequest | CompletionRequest) -> str | None:
+    """Return the grammar that the whole answer follows, if there is one. Raises InvalidRequestError."""
+    if request.grammar is not None:
+        check_gbnf(request.grammar)
+        return request.grammar
     match request.response_format:
         case None:
             return None

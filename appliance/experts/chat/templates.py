@@ -6,14 +6,15 @@ Templates are Jinja as Hugging Face's `apply_chat_template` runs it
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from appliance.experts.chat.tool_calls import OPEN
+from appliance.experts.chat import reasoning
+from appliance.experts.chat.formats import format_of
 from appliance.experts.errors import InvalidRequestError, ModelLoadError
 
 CHATML = (
@@ -44,18 +45,31 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelLoadError(f"The model's chat template can't be compiled: {error}") from error
         self._bos, self._eos = bos, eos
-        self.native_tools = "tools" in source and OPEN in source and "<function=" not in source
-        """Whether the template itself presents tools, and in the form that `tool_calls.py` reads."""
+        self.form = format_of(source)
+        """The format in which the template itself presents tools and calls, if it does."""
+        self.writes_calls = "tool_calls" in source
+        """Whether it writes the calls that messages carry."""
+        self.thinks = reasoning.OPEN in source
+        """Whether the model may think before it answers."""
 
-    def render(self, messages: Sequence[Json], *, tools: Sequence[Json] | None = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Json],
+        *,
+        tools: Sequence[Json] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """Return the prompt, ready for the assistant's turn. Raises InvalidRequestError."""
         try:
             return self._template.render(
-                messages=messages,
-                tools=tools or None,
-                add_generation_prompt=True,
-                bos_token=self._bos,
-                eos_token=self._eos,
+                {
+                    **(variables or {}),
+                    "messages": messages,
+                    "tools": tools or None,
+                    "add_generation_prompt": True,
+                    "bos_token": self._bos,
+                    "eos_token": self._eos,
+                }
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise InvalidRequestError(

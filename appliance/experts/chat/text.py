@@ -38,18 +38,25 @@ class StopStrings:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
+        self._dropped = 0
         self.stopped = False
+
+    @property
+    def held(self) -> int:
+        """Characters that came and are not shown, or not yet."""
+        return len(self._held) + self._dropped
 
     def push(self, text: str) -> str:
         """Return what may be shown now; sets `stopped` when a stop string was found (it is never shown)."""
         if not self._stops:
             return text
         if self.stopped:
+            self._dropped += len(text)
             return ""
         text = self._held + text
         cut = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
         if cut >= 0:
-            self.stopped, self._held = True, ""
+            self.stopped, self._held, self._dropped = True, "", len(text) - cut
             return text[:cut]
         hold = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - hold :] if hold else ""

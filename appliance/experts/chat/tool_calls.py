@@ -1,84 +1,69 @@
-"""Tool calls in a model's text, in the Hermes form that Qwen, SmolLM3 and others were trained on.
+"""Splits a model's streamed text into free text and tool calls."""
 
-`<tool_call>{"name": "HassTurnOn", "arguments": {"name": "Attic Lamp"}}</tool_call>`
-(https://github.com/NousResearch/Hermes-Function-Calling).
-"""
-
-import json
-
+from appliance.experts.chat.formats import CallFormat
 from appliance.experts.chat.text import overlap
-from appliance.experts.events import TextDelta, ToolCall
-
-OPEN = "<tool_call>"
-CLOSE = "</tool_call>"
-MOST_CALLS = 8
-"""Calls in one answer; a model that goes on has lost its way."""
-
-
-def parse_call(text: str, index: int) -> ToolCall | None:
-    """Read what stands between the markers; None if it is no call."""
-    try:
-        call = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return None
-    arguments = call.get("arguments", call.get("parameters", {}))
-    if not isinstance(arguments, dict):
-        return None
-    return ToolCall(index, call["name"], json.dumps(arguments, ensure_ascii=False))
+from appliance.experts.events import CallEvent
 
 
 class ToolCallParser:
-    """Splits streamed text into free text and complete calls; a marker is never shown, not even a part of it.
+    """Passes free text through up to the format's opening, which is never shown, not even a part of it.
 
-    What stands between the markers and is no call is dropped, and so is white space around calls.
+    Everything after the opening belongs to calls: the grammar in force from there allows nothing else.
     """
 
-    def __init__(self, *, inside: bool = False) -> None:
-        """Start in free text, or `inside` a call whose opening marker was part of the prompt."""
+    def __init__(self, form: CallFormat, *, inside: bool = False) -> None:
+        """Start in free text, or `inside` a call whose opening was the end of the prompt."""
         self.inside = inside
-        self.calls = 0
+        self._form = form
+        self._reader = form.reader()
         self._held = ""
+        self._begun = False
 
-    def push(self, text: str) -> list[TextDelta | ToolCall]:
-        """Take more text; return what is complete."""
-        events: list[TextDelta | ToolCall] = []
-        self._held += text
-        while True:
-            if self.inside:
-                body, found, rest = self._held.partition(CLOSE)
-                if not found:
-                    return events
-                if (call := parse_call(body, self.calls)) is not None:
-                    events.append(call)
-                    self.calls += 1
-                self.inside, self._held = False, rest
-            else:
-                shown, found, rest = self._held.partition(OPEN)
-                if not found:
-                    keep = overlap(shown, OPEN)
-                    self._held = shown[len(shown) - keep :] if keep else ""
-                    self._show(shown[: len(shown) - keep], events)
-                    return events
-                self._show(shown, events)
-                self.inside, self._held = True, rest
+    @property
+    def calls(self) -> int:
+        """Complete calls."""
+        return self._reader.calls
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
+
+    def push(self, text: str) -> tuple[str, list[CallEvent]]:
+        """Take more text; return what may be shown of it, and what calls it tells of."""
+        if self.inside:
+            return "", self._reader.push(text)
+        text, self._held = self._held + text, ""
+        opening = self._form.opening
+        if self._form.at_start:
+            return self._push_start(text, opening), []
+        shown, found, rest = text.partition(opening)
+        if found:
+            self.inside, self._held = True, rest
+            return shown.rstrip() if self._form.channels else shown, []
+        keep = overlap(text, opening)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], []
 
     def take_excess(self) -> str:
-        """Take back what followed an opening marker."""
+        """Take back what followed the opening."""
         excess, self._held = self._held, ""
         return excess
 
-    def flush(self) -> list[TextDelta | ToolCall]:
-        """Return what was held back; an unfinished call is dropped."""
-        events: list[TextDelta | ToolCall] = []
-        if not self.inside:
-            self._show(self._held, events)
-        self._held = ""
-        return events
+    def flush(self) -> str:
+        """Return what was held back of the free text."""
+        held, self._held = self._held, ""
+        return "" if self.inside else held
 
-    def _show(self, text: str, events: list[TextDelta | ToolCall]) -> None:
-        if self.calls and not text.strip():
-            return
-        if text:
-            events.append(TextDelta(text))
+    def _push_start(self, text: str, opening: str) -> str:
+        begin = text.lstrip()
+        if self._begun:
+            return text
+        if begin.startswith(opening):
+            self.inside, self._held = True, begin.removeprefix(opening)
+            return ""
+        if opening.startswith(begin):
+            self._held = text
+            return ""
+        self._begun = True
+        return text

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from appliance.experts.chat.tool_calls import CLOSE, OPEN
-from appliance.experts.http.requests import Function, Message, MessageToolCall
+from appliance.experts.chat.formats import CallFormat
+from appliance.experts.chat.formats.hermes import CLOSE, OPEN
+from appliance.experts.http.messages import Function, Message, MessageToolCall
 
 FEW_VALUES = 4
 """An argument's possible values are listed if there are no more than this; the grammar enforces them all."""
@@ -54,6 +55,8 @@ def native_messages(messages: Sequence[Message]) -> list[Json]:
     for message in messages:
         role = "system" if message.role == "developer" else message.role
         entry: Json = {"role": role, "content": message.text}
+        if message.reasoning_content:
+            entry["reasoning_content"] = message.reasoning_content
         if message.tool_calls:
             entry["tool_calls"] = [
                 {
@@ -72,9 +75,26 @@ def native_messages(messages: Sequence[Message]) -> list[Json]:
     return result
 
 
+def with_written_calls(messages: Sequence[Json], form: CallFormat) -> list[Json]:
+    """Return messages for a template that leaves calls out: they stand in the content, as the model writes them."""
+    return [
+        {
+            **{key: value for key, value in message.items() if key != "tool_calls"},
+            "content": message["content"] + "".join(_written(call["function"], form) for call in message["tool_calls"]),
+        }
+        if "tool_calls" in message
+        else message
+        for message in messages
+    ]
+
+
 def messages_end_with_tool(messages: Sequence[Json]) -> bool:
     """Whether the last message is a tool's response."""
     return str(messages[-1]["content"]).endswith("</tool_response>")
+
+
+def _written(function: Json, form: CallFormat) -> str:
+    return form.written(function["name"], function["arguments"])
 
 
 def _call(call: MessageToolCall) -> str:

@@ -6,7 +6,7 @@ from appliance.experts.backend import Backend, Run
 from appliance.experts.chat.output import Output
 from appliance.experts.engine.speculation import PromptLookup
 from appliance.experts.errors import InvalidRequestError
-from appliance.experts.events import Event, Finished, FinishReason, Timings
+from appliance.experts.events import Event, Finished, FinishReason, Timings, TokenLogprob
 from appliance.experts.generation import Generation
 from appliance.experts.metrics import ExpertMetrics
 from appliance.experts.prefixes.tree import Cached
@@ -33,7 +33,9 @@ class Running:
         self.ended = False
         self._backend = backend
         self._metrics = metrics
-        self._output = Output(stops=request.stops, tools=request.tools)
+        self._output = Output(
+            stops=request.stops, tools=request.tools, thinking=request.thinking, channels=request.channels
+        )
         self._cached = len(slot.tokens)
         self._pending = request.prompt[self._cached :]
         self._room = min(request.max_tokens, context_tokens - len(request.prompt))
@@ -89,7 +91,7 @@ class Running:
         accepted = 0
         for output in range(len(draft) + 1):
             token = self._sampler.sample(row, output)
-            events += self._take(token)
+            events += self._take(token, row, output)
             if self.ended or output == len(draft) or self._pending != [draft[output]]:
                 break
             accepted += 1
@@ -100,7 +102,7 @@ class Running:
             del self.slot.tokens[self._backend.keep(self.slot.seq, kept) :]
         return events
 
-    def _take(self, token: int | None) -> list[Event]:
+    def _take(self, token: int | None, row: int, output: int) -> list[Event]:
         """Return what came of a sampled token."""
         self._tick()
         if token is None or self._backend.is_end(token):
@@ -109,7 +111,7 @@ class Running:
         self._metrics.count_token()
         self.lookup.add(token)
         piece = self._backend.piece(token)
-        events: list[Event] = list(self._output.push(piece))
+        events: list[Event] = list(self._output.push(piece, self._logprob(token, piece, row, output)))
         self._pending = [token]
         if (excess := self._output.opens()) is not None:
             self._begin_call(piece, excess)
@@ -122,6 +124,13 @@ class Running:
     def close(self) -> None:
         """Free the sampler."""
         self._sampler.close()
+
+    def _logprob(self, token: int, piece: bytes, row: int, output: int) -> TokenLogprob | None:
+        most = self.generation.request.top_logprobs
+        if most is None:
+            return None
+        own, top = self._sampler.logprobs(row, token, most, output)
+        return TokenLogprob(piece, own, tuple((self._backend.piece(other), value) for other, value in top))
 
     def _begin_call(self, piece: bytes, excess: int) -> None:
         """Constrain the sampler; replace the token by ones that end with the marker if it went beyond it."""

@@ -10,7 +10,7 @@ from appliance.experts.errors import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from appliance.experts.http.responses import Json, error_json
+from appliance.experts.http.wire import Json, error_json
 
 MESSAGES = {
     401: "Wrong or missing API key: expected the header 'Authorization: Bearer <key>'.",

@@ -1,137 +1,47 @@
 """Bodies of requests, as OpenAI's API reference has them (https://platform.openai.com/docs/api-reference).
 
 Fields that OpenAI knows and that make no difference here are accepted and ignored; others are refused by
-name.
+name. What an expert adds has llama-server's names where it has the field.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
+from appliance.experts.chat.gbnf import LARGEST_GBNF
 from appliance.experts.errors import InvalidRequestError, UnsupportedError
+from appliance.experts.http.messages import (
+    MOST_TOOLS,
+    Body,
+    Message,
+    ResponseFormat,
+    StreamOptions,
+    Tool,
+    ToolChoice,
+    as_choice,
+)
 from appliance.experts.sampling import Sampling
 
-MOST_TOOLS = 128
 MOST_MESSAGES = 4096
+MOST_CHOICES = 16
+"""Answers to one request, of all its prompts together."""
+MOST_TOP_LOGPROBS = 20
 LARGEST_SEED = (1 << 64) - 1
+
+type Truncation = Literal["disabled", "auto"]
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _as_parts(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+def _as_prompts(value: object) -> object:
+    if isinstance(value, list) and value and all(type(token) is int for token in value):
+        return [value]
+    return _as_list(value)
 
 
-def _as_choice(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Loose(_Body):
-    """Clients send back what other servers gave them, so unknown fields are ignored here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class ContentPart(_Loose):
-    """Part of a message's content; text only."""
-
-    type: Literal["text"]
-    text: str
-
-
-class CalledFunction(_Loose):
-    """A call that the assistant made."""
-
-    name: str = Field(min_length=1, max_length=256)
-    arguments: str
-    """JSON text of an object."""
-
-
-class MessageToolCall(_Loose):
-    """A tool call in an assistant's message."""
-
-    id: str = ""
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class Message(_Loose):
-    """One message of a chat."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[ContentPart] | None, BeforeValidator(_as_parts)] = None
-    name: str | None = None
-    tool_calls: list[MessageToolCall] | None = Field(default=None, max_length=MOST_TOOLS)
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one text."""
-        return "".join(part.text for part in self.content or ())
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Self:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of the role {self.role} needs content")
-        return self
-
-
-class Function(_Loose):
-    """A function that the model may call."""
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")
-    description: str | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    """JSON Schema of an object."""
-
-
-class Tool(_Loose):
-    """A tool that is offered to the model."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(_Loose):
-    """The function that must be called."""
-
-    name: str
-
-
-class ToolChoice(_Loose):
-    """Whether, or which, tool must be called."""
-
-    type: Literal["none", "auto", "required", "function"]
-    function: NamedFunction | None = None
-
-
-class JsonSchema(_Loose):
-    """A schema that the answer must follow."""
-
-    name: str = ""
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
-
-
-class ResponseFormat(_Loose):
-    """The form of the answer."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-class StreamOptions(_Loose):
-    """What a stream contains besides the answer."""
-
-    include_usage: bool = False
-
-
-class _Generate(_Body):
+class _Generate(Body):
     """What both kinds of generation have in common."""
 
     model: str | None = None
@@ -146,17 +56,22 @@ class _Generate(_Body):
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     repeat_penalty: float = Field(default=1.0, gt=0, le=10)
+    repeat_last_n: int = Field(default=64, ge=0, le=1 << 16)
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]] | None, BeforeValidator(_as_list)] = (
         Field(default=None, max_length=16)
     )
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
     n: int | None = Field(default=None, ge=1, le=128)
+    response_format: ResponseFormat | None = None
+    grammar: str | None = Field(default=None, max_length=LARGEST_GBNF)
 
     user: Any = None
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
     cache_prompt: Any = None
+    prompt_cache_key: Any = None
+    safety_identifier: Any = None
 
     @property
     def most_tokens(self) -> int | None:
@@ -164,14 +79,25 @@ class _Generate(_Body):
         return self.max_tokens
 
     @property
+    def choices(self) -> int:
+        """Answers to each prompt."""
+        return self.n or 1
+
+    @property
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def prefix_name(self) -> str:
+        """What requests that begin alike have in common."""
+        return self.prompt_cache_key[:64] if isinstance(self.prompt_cache_key, str) else ""
+
     def check_supported(self) -> None:
-        """Raise UnsupportedError for what OpenAI has and an expert has not."""
-        if self.n not in (None, 1):
-            raise UnsupportedError("Only n = 1 is supported: send the request again for another.", param="n")
+        """Raise InvalidRequestError for what OpenAI has and an expert has not, and for fields that exclude another."""
+        form = self.response_format
+        if self.grammar is not None and form is not None and form.type != "text":
+            raise InvalidRequestError("grammar and response_format exclude one another.", param="grammar")
 
     def sampling(self, vocabulary: int) -> Sampling:
         """Return how tokens are chosen. Raises InvalidRequestError for a bias on a token there is not."""
@@ -191,6 +117,7 @@ class _Generate(_Body):
             repeat_penalty=self.repeat_penalty,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
+            penalty_last_n=self.repeat_last_n,
             logit_bias=bias,
         )
 
@@ -200,61 +127,105 @@ class ChatRequest(_Generate):
 
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
-    tool_choice: Annotated[ToolChoice | None, BeforeValidator(_as_choice)] = None
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(as_choice)] = None
     parallel_tool_calls: bool = True
-    response_format: ResponseFormat | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
-    top_logprobs: Any = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS)
+    truncation: Truncation | None = None
+    reasoning_format: Literal["auto", "deepseek", "none"] = "auto"
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, max_length=16)
     modalities: Any = None
     reasoning_effort: Any = None
     verbosity: Any = None
-    prompt_cache_key: Any = None
-    safety_identifier: Any = None
 
     @property
     def most_tokens(self) -> int | None:
         """Most tokens of the answer; None is what fits."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def reported_logprobs(self) -> int | None:
+        """How many alternatives are reported with each token; None reports nothing."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     def check_supported(self) -> None:
-        """Raise UnsupportedError for what OpenAI has and an expert has not."""
+        """Raise InvalidRequestError for what an expert has not, and for fields that exclude another."""
         super().check_supported()
-        if self.logprobs:
-            raise UnsupportedError("Log probabilities are not supported.", param="logprobs")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+        if self.modalities not in (None, ["text"]):
+            raise UnsupportedError("An expert answers with text only.", param="modalities")
 
 
 class CompletionRequest(_Generate):
     """Body of POST /v1/completions."""
 
-    prompt: Annotated[list[str] | list[int], BeforeValidator(_as_list)] = Field(min_length=1)
+    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_as_prompts)] = Field(
+        min_length=1, max_length=MOST_CHOICES
+    )
     max_tokens: int | None = Field(default=16, ge=1)
     echo: bool = False
     suffix: str | None = None
-    best_of: int | None = None
-    logprobs: int | None = None
+    best_of: int | None = Field(default=None, ge=1)
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+
+    @property
+    def reported_logprobs(self) -> int | None:
+        """How many alternatives are reported with each token; None reports nothing."""
+        return self.logprobs
 
     def check_supported(self) -> None:
-        """Raise UnsupportedError for what OpenAI has and an expert has not."""
+        """Raise InvalidRequestError for what an expert has not, and for fields that exclude another."""
         super().check_supported()
-        if isinstance(self.prompt[0], str) and len(self.prompt) > 1:
-            raise UnsupportedError("One prompt a request: send one request for each.", param="prompt")
-        for field in ("echo", "suffix", "logprobs"):
-            if getattr(self, field):
-                raise UnsupportedError(f"{field} is not supported.", param=field)
+        if self.echo:
+            raise UnsupportedError("The prompt is not repeated: put it in front of the answer yourself.", param="echo")
+        if self.suffix:
+            raise UnsupportedError("Text can't be filled in before a suffix here.", param="suffix")
+        if self.best_of not in (None, self.choices):
+            raise UnsupportedError(
+                "best_of can only be n: ask for n answers with logprobs, and choose among them.", param="best_of"
+            )
+        if [] in self.prompt:
+            raise InvalidRequestError("prompt: a list of tokens is empty.", param="prompt")
 
 
-class EmbeddingRequest(_Body):
+class EmbeddingRequest(Body):
     """Body of POST /v1/embeddings."""
 
-    input: Annotated[list[str] | list[int], BeforeValidator(_as_list)] = Field(min_length=1, max_length=100_000)
+    input: Annotated[list[str] | list[list[int]], BeforeValidator(_as_prompts)] = Field(min_length=1)
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
+    truncation: Truncation | None = None
     user: Any = None
 
 
-def parse[Body: _Body](kind: type[Body], body: bytes) -> Body:
+class Document(Body):
+    """A text to be ranked; other fields than its text are refused."""
+
+    text: str
+
+
+def _as_documents(value: object) -> object:
+    if isinstance(value, list):
+        return [{"text": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
+class RerankRequest(Body):
+    """Body of POST /v1/rerank, as Jina and Cohere have it (https://docs.cohere.com/reference/rerank)."""
+
+    query: str = Field(min_length=1)
+    documents: Annotated[list[Document], BeforeValidator(_as_documents)] = Field(min_length=1)
+    model: str | None = None
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool = False
+    truncation: Truncation | None = None
+    user: Any = None
+
+
+def parse[B: Body](kind: type[B], body: bytes) -> B:
     """Validate a body. Raises InvalidRequestError with the first field that does not fit."""
     try:
         return kind.model_validate_json(body)

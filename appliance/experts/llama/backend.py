@@ -15,12 +15,14 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from appliance.experts.backend import ModelInfo, Run
-from appliance.experts.chat.tool_calls import CLOSE, OPEN
+from appliance.experts.backend import ModelInfo, Run, Steps
+from appliance.experts.chat import reasoning
+from appliance.experts.chat.formats import MARKERS
+from appliance.experts.chat.formats.hermes import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
 from appliance.experts.llama import log as llama_log
 from appliance.experts.llama.devices import has_gpu, load_backends, worker_devices
-from appliance.experts.llama.embedder import LlamaEmbedder
+from appliance.experts.llama.embedder import MOST_TOKENS, LlamaEmbedder, text_marks
 from appliance.experts.llama.identity import fingerprint
 from appliance.experts.llama.sampler import LlamaSampler
 from appliance.experts.sampling import Sampling
@@ -32,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _MAGIC = b"GGUF"
 _CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
-_SHOWN_CONTROL = (OPEN.encode(), CLOSE.encode())
+_SHOWN_CONTROL = frozenset(text.encode() for text in (*MARKERS, reasoning.OPEN, reasoning.CLOSE))
 """Control tokens in some models, and text to us."""
 
 
@@ -57,6 +59,7 @@ class LlamaBackend:
         )
         self._batch = _Batch(self._batch_tokens)
         self._embedder: LlamaEmbedder | None = None
+        self._ranker: LlamaEmbedder | None = None
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._rows: list[int] = []
@@ -154,18 +157,25 @@ class LlamaBackend:
         self._threads = threads
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
 
-    def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Return the normalised embedding; the second context is made when it is first needed."""
+    def embed(self, texts: Sequence[Sequence[int]]) -> Steps:
+        """Compute embeddings; a context of its own is made when it is first needed."""
         if self._embedder is None:
             self._embedder = LlamaEmbedder(self._model, self._settings, self._threads)
-        return self._embedder.embed(tokens)
+        return self._embedder.compute(texts)
+
+    def rank(self, pairs: Sequence[Sequence[int]]) -> Steps:
+        """Compute relevance; a context of its own is made when it is first needed."""
+        if self._ranker is None:
+            self._ranker = LlamaEmbedder(self._model, self._settings, self._threads, ranks=True)
+        return self._ranker.compute(pairs)
 
     def close(self) -> None:
         """Free everything."""
         if self._open:
             self._open = False
-            if self._embedder is not None:
-                self._embedder.close()
+            for vectors in (self._embedder, self._ranker):
+                if vectors is not None:
+                    vectors.close()
             llama_cpp.llama_free(self._context)
             llama_cpp.llama_model_free(self._model)
 
@@ -204,6 +214,11 @@ class LlamaBackend:
             vocabulary=size,
             trained_context=llama_cpp.llama_model_n_ctx_train(self._model),
             state_key=f"{fingerprint(path)} llama-cpp-python {llama_cpp.__version__} f16 unified swa-full",
+            generates=bool(
+                llama_cpp.llama_get_memory(self._context) and llama_cpp.llama_model_has_decoder(self._model)
+            ),
+            text_tokens=min(self._settings.context_tokens, MOST_TOKENS),
+            **text_marks(self._model),
             special_texts=tuple(sorted(self._control_texts(size))),
         )
 
@@ -225,8 +240,8 @@ class LlamaBackend:
 
     def _warm_up(self) -> None:
         """Compute one token, so that the first request does not pay for reading the weights."""
-        if not llama_cpp.llama_model_has_decoder(self._model):
-            raise ModelLoadError("The model only encodes; it can't generate text.")
+        if not self.info.generates:
+            return
         self.decode([Run(0, 0, [max(self.info.bos_token, 0)], outputs=1)])
         self.keep(0, 0)
 

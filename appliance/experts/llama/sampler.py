@@ -74,6 +74,18 @@ class LlamaSampler:
         llama_cpp.llama_sampler_accept(self._grammar, token)
         return token
 
+    def logprobs(self, row: int, token: int, top: int, output: int = 0) -> tuple[float, list[tuple[int, float]]]:
+        """Return the log-softmax of the raw logits at a token and at the `top` best ones."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, self._rows[row] + output)
+        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,))
+        best = float(logits.max())
+        total = best + math.log(float(np.exp(logits - best).sum(dtype=np.float64)))
+        if not top:
+            return float(logits[token]) - total, []
+        ids = np.argpartition(logits, -top)[-top:] if top < len(logits) else np.arange(len(logits))
+        ids = ids[np.argsort(-logits[ids], kind="stable")]
+        return float(logits[token]) - total, [(int(other), float(logits[other]) - total) for other in ids]
+
     def constrain(self, grammar: str | None) -> None:
         """Enforce a grammar from the next token on."""
         self._drop_grammar()

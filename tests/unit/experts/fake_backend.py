@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance.experts.backend import ModelInfo, Run
+from appliance.experts.backend import ModelInfo, Run, Steps
 from appliance.experts.chat.templates import CHATML
 from appliance.experts.errors import StepError
 from appliance.experts.sampling import Sampling
@@ -50,6 +50,11 @@ class FakeSampler:
         self.backend.check_row(row, output)
         return self.answer.pop(0) if self.answer else END
 
+    def logprobs(self, row: int, token: int, top: int, output: int = 0) -> tuple[float, list[tuple[int, float]]]:
+        """Say that the token has one chance in two, and the alphabet's first letters fewer each."""
+        self.backend.check_row(row, output)
+        return -0.693147, [(token, -0.693147), *((97 + rank, -1.0 - rank) for rank in range(top))][:top]
+
     def constrain(self, grammar: str | None) -> None:
         """Note the grammar."""
         self.constraints.append(grammar)
@@ -88,6 +93,8 @@ class FakeBackend:
     steps: list[list[Run]] = field(default_factory=list)
     """Every batch that was computed."""
     samplers: list[FakeSampler] = field(default_factory=list)
+    vector_steps: int = 0
+    """Steps of computing embeddings."""
     closed: bool = False
     info: ModelInfo = field(init=False)
 
@@ -195,11 +202,21 @@ class FakeBackend:
             raise AssertionError("There are more tokens than cells.")
         return self.takes_back
 
-    def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Return a vector that depends on the tokens."""
-        counts = [float(sum(token % 8 == index for token in tokens)) for index in range(8)]
-        length = sum(value * value for value in counts) ** 0.5 or 1.0
-        return [value / length for value in counts]
+    def embed(self, texts: Sequence[Sequence[int]]) -> Steps:
+        """Compute vectors that depend on the tokens, a text at each step."""
+        vectors: list[list[float]] = []
+        for tokens in texts:
+            counts = [float(sum(token % 8 == index for token in tokens)) for index in range(8)]
+            length = sum(value * value for value in counts) ** 0.5 or 1.0
+            vectors.append([value / length for value in counts])
+            self.vector_steps += 1
+            yield
+        return vectors
+
+    def rank(self, pairs: Sequence[Sequence[int]]) -> Steps:
+        """Say that a pair is the more relevant the shorter it is."""
+        yield
+        return [[1 / len(pair)] for pair in pairs]
 
     def close(self) -> None:
         """Note it."""

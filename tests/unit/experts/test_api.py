@@ -78,7 +78,7 @@ TOOL = {
 CALL = 'Yes.<tool_call>{"name": "TurnOn", "arguments": {"name": "Lamp"}}</tool_call>'
 
 
-async def test_tool_calls_come_whole_and_the_grammar_is_put_in_force(client: Client, fake: FakeBackend) -> None:
+async def test_tool_calls_are_streamed_and_the_grammar_is_put_in_force(client: Client, fake: FakeBackend) -> None:
     prompts: list[str] = []
 
     def script(prompt: str) -> str:
@@ -99,7 +99,14 @@ async def test_tool_calls_come_whole_and_the_grammar_is_put_in_force(client: Cli
     chunks = await streamed(client, "on", tools=[TOOL])
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == "Yes."
-    assert deltas[-2]["tool_calls"][0]["function"]["name"] == "TurnOn"
+    calls = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert calls[0]["id"].startswith("call_")
+    assert (calls[0]["index"], calls[0]["type"]) == (0, "function")
+    assert calls[0]["function"] == {"name": "TurnOn", "arguments": ""}
+    pieces = [call["function"] for call in calls[1:]]
+    assert len(pieces) > 5
+    assert all(set(piece) == {"arguments"} for piece in pieces)
+    assert json.loads("".join(piece["arguments"] for piece in pieces)) == {"name": "Lamp"}
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
@@ -150,12 +157,22 @@ async def test_control_tokens_in_a_message_stay_text(client: Client, fake: FakeB
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages.0"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
+            "messages.0.content.0",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages.0.content.0.type"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": -1}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"n": 5}, "n"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"grammar": "root ::= root"}, "grammar"),
+        ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "grammar"),
+        ({"truncation": "middle"}, "truncation"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"stop": [""]}, "stop.0"),
         ({"logit_bias": {"999999": 1}}, "logit_bias"),
