@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 3.0
 """A mutated request may ask for two thousand tokens: the client leaves then, which must free the slot."""
 ENDPOINTS = (
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"),
-    ("POST", "/v1/completions"), ("POST", "/v1/embeddings"),
+    ("POST", "/v1/completions"), ("POST", "/v1/embeddings"), ("POST", "/v1/rerank"),
 )  # fmt: skip
 SPARE_FILES = 20
 """Descriptors that a process may have gained, such as for idle connections."""
@@ -69,13 +69,13 @@ async def test_a_thousand_requests(house: House, target: tuple[str, str], method
 
     processes = house.process("hub"), house.expert("small")
     files = [process.num_fds() for process in processes]
-    chat, completion, embedding = ({**body, "model": "small"} for body in GOOD)
-    good = {"chat/completions": (chat,), "completions": (completion,), "embeddings": (embedding,)}.get(
-        path.removeprefix("/v1/"), (chat, completion, embedding)
-    )
+    chat, completion, embedding, ranking = ({**body, "model": "small"} for body in GOOD)
+    good = {
+        "chat/completions": (chat,), "completions": (completion,), "embeddings": (embedding,), "rerank": (ranking,),
+    }.get(path.removeprefix("/v1/"), (chat, completion, embedding))  # fmt: skip
     everything = drawn(requests(method, path, bodies(good), key), COUNT)
     seen = Counter(await asyncio.gather(*(one(request) for request in everything)))
-    assert seen["200"] or path == "/v1/embeddings", seen
+    assert seen["200"] or path in ("/v1/embeddings", "/v1/rerank"), seen
     assert seen["401"] or path == "/health", seen
     await house.until_idle()
     assert await house.answers() == "small"
