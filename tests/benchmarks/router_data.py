@@ -52,9 +52,9 @@ async def make(models: Sequence[tuple[str, str]]) -> None:
         for name, file in models:
             experts.append(await stack.enter_async_context(served(name, "tests.benchmarks.launch_expert", file)))
         limits = Limits(max_tokens=MAX_TOKENS, concurrency=4)
-        for folder, file in ((UNSEEN_SEEDS, UNSEEN_FILE), (SHIPPED, FILE)):
+        for folder, data in ((UNSEEN_SEEDS, UNSEEN_FILE), (SHIPPED, FILE)):
             queries = queries_of(read_seeds(folder), per_template=PER_TEMPLATE, seed=SEED)
-            print(await generate(queries=queries, experts=experts, file=file, limits=limits))  # noqa: T201
+            print(await generate(queries=queries, experts=experts, file=data, limits=limits))  # noqa: T201
 
 
 def main() -> None:
