@@ -1,6 +1,6 @@
 """What `make bench` runs, in this order; a further scenario is a module with a `SCENARIO`, named here."""
 
-from tests.benchmarks import gateway, joining, killed, prefixes, restart, router, throughput, turns
+from tests.benchmarks import gateway, joining, killed, prefixes, restart, router, router_blind, throughput, turns
 from tests.benchmarks.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -12,4 +12,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     gateway.SCENARIO,
     killed.SCENARIO,
     router.SCENARIO,
+    router_blind.SCENARIO,
 )
