@@ -54,7 +54,7 @@ class EngineSettings(BaseModel):
     """Most tokens that are guessed from the prompt and computed in one step with the next one, when a request is
     alone and such guesses have come true often enough to save time; 0 is never."""
 
-    idle_sequences: int = Field(default=16, ge=0, le=128)
+    idle_sequences: int = Field(default=16, ge=1, le=128)
     """Prefixes that may stay in the KV cache while no request uses them."""
 
     idle_tokens: int | None = Field(default=None, ge=0)

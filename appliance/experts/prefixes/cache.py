@@ -58,7 +58,7 @@ class PrefixCache:
     def used(self) -> int:
         """Cells in use, in tokens; of indivisible states, the most that may be in use."""
         if not self._backend.divisible:
-            return sum(len(cached.tokens) for cached in self._tree.cached())
+            return sum(len(cached.tokens) for cached in self._tree.root.below())
         return self._tree.size + sum(cached.own for cached in self._busy)
 
     @property
@@ -281,9 +281,11 @@ class PrefixCache:
         return {node for cached in self._busy for node in cached.node.upwards()}
 
     def _candidates(self, keep: Node | None = None) -> Iterator[Node]:
-        """Yield the leaves that can go."""
+        """Yield the leaves that can go; the cells of `keep` stay."""
         for leaf in self._tree.leaves():
-            if leaf is not keep and not any(cached.busy for cached in leaf.cached):
+            if any(cached.busy for cached in leaf.cached):
+                continue
+            if keep is None or keep not in leaf.upwards() or sum(1 for _ in keep.below()) > 1:
                 yield leaf
 
     def _least_recent(self, keep: Node | None = None) -> Node | None:

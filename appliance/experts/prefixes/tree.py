@@ -66,6 +66,14 @@ class Node:
             node = next(iter(node.children.values()))
         return min(node.cached, key=lambda cached: cached.busy)
 
+    def below(self) -> "Iterator[Cached]":
+        """Yield the sequences that hold this node's cells: those that end here or below."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            stack += node.children.values()
+            yield from node.cached
+
     def path(self) -> list[int]:
         """Return the tokens from the root to here."""
         parts = [node.tokens for node in self.upwards()]
@@ -115,14 +123,6 @@ class PrefixTree:
             self.size -= len(node.tokens)
             node = node.parent
         return node
-
-    def cached(self) -> Iterator[Cached]:
-        """Yield all sequences."""
-        stack = [self.root]
-        while stack:
-            node = stack.pop()
-            stack += node.children.values()
-            yield from node.cached
 
     def leaves(self) -> Iterator[Node]:
         """Yield the nodes without children."""

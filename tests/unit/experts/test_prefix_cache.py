@@ -183,7 +183,7 @@ def test_an_indivisible_state_is_kept_where_prompts_part() -> None:
     assert house.ask([*SYSTEM, 1, 1, 1]) == 200
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=400, deadline=None)
 @given(st.data(), st.booleans())
 def test_whatever_is_asked_the_cells_are_right(data: st.DataObject, divisible: bool) -> None:  # noqa: FBT001
     """Random prompts of few tokens join, grow, end and are given up; the context checks every move."""
