@@ -44,6 +44,8 @@ class ModelInfo:
     """What a saved state depends on: the model's contents, llama.cpp's version, the context's settings."""
     special_texts: tuple[str, ...] = ()
     """Texts that tokenise to control tokens when special tokens are parsed."""
+    sees: bool = False
+    """Whether images may stand in a prompt."""
     generates: bool = True
     """Whether it writes text; a model that only encodes does not."""
     ranks: bool = False
@@ -58,6 +60,24 @@ class ModelInfo:
     """Tokens before a query, between it and a document, and after that."""
     rank_prompt: str | None = None
     """The model's own way of asking, with {query} and {document} in it, instead of the marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as pixels."""
+
+    width: int
+    height: int
+    pixels: bytes
+    """Red, green and blue, a byte each, row by row."""
+
+
+class Picture:
+    """What an image is in a prompt; its ids below zero mean something as long as it is referred to."""
+
+    def __init__(self, tokens: tuple[int, ...]) -> None:
+        self.tokens = tokens
+        """Tokens, and ids below zero for rows of embeddings."""
 
 
 type Steps = Generator[None, None, list[list[float]]]
@@ -105,6 +125,9 @@ class Backend(Protocol):
 
     def piece(self, token: int) -> bytes:
         """Return a token's text, empty for control tokens. Thread-safe."""
+
+    def picture(self, image: Image) -> Picture:
+        """Compute what an image is in a prompt. Thread-safe; takes seconds. Raises UnsupportedError."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation. Thread-safe."""

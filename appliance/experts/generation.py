@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from appliance.experts.backend import Picture
 from appliance.experts.chat.output import ToolPolicy
 from appliance.experts.chat.reasoning import Thinking
 from appliance.experts.errors import EngineBrokenError
@@ -28,6 +29,8 @@ class GenerationRequest:
     """Whether, and from where, thoughts are told from the answer."""
     channels: bool = False
     """The answer is divided into harmony's channels."""
+    pictures: tuple[Picture, ...] = ()
+    """The images in the prompt; holding them keeps their ids alive."""
     top_logprobs: int | None = None
     """How many of the most probable tokens are reported with each token; None reports nothing."""
 

@@ -77,6 +77,9 @@ class EngineSettings(BaseModel):
     worker_layers: int = Field(default=-1, ge=-1)
     """Layers held by the workers, divided by their free memory; -1 is all of them. Without workers: nothing."""
 
+    projector: Path | None = None
+    """GGUF file of the model's projector; with it, chats may contain images."""
+
     embeddings: bool = False
     """Serve /v1/embeddings from a second context (mean pooling unless the model says otherwise)."""
 

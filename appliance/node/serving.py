@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -58,7 +59,13 @@ async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch 
     engine = engine_settings(name, settings)
 
     def ready(running: Expert) -> None:
-        capabilities = ("chat", "completions", "tools", *(("embeddings",) if expert.embeddings else ()))
+        capabilities = (
+            "chat",
+            "completions",
+            "tools",
+            *(("embeddings",) if expert.embeddings else ()),
+            *(("vision",) if expert.projector else ()),
+        )
         _say(
             Ready(
                 url=f"{running.url}/v1",
@@ -140,6 +147,8 @@ def engine_settings(name: str, settings: Settings) -> EngineSettings:
         gpu_layers=expert.gpu_layers,
         worker_layers=expert.worker_layers,
         embeddings=expert.embeddings,
+        truncation=expert.truncation,
+        projector=Path(expert.projector) if expert.projector else None,
     )
 
 

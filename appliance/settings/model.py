@@ -276,6 +276,11 @@ class ExpertSettings(Section):
     """Layers that the workers hold, shared out by their free memory; -1 means all. The rest stays here."""
     embeddings: bool = False
     """Whether to answer /v1/embeddings; it costs a second context."""
+    truncation: Literal["disabled", "auto"] = "disabled"
+    """What becomes of a conversation that is longer than the context, where a request does not say: refused, or
+    (`auto`) shortened by messages from its middle."""
+    projector: str = ""
+    """GGUF file of the model's image projector; with it, chats may contain images. Empty is none."""
     purposes: tuple[Domain, ...] = ()
     """What it is made for; the router asks it for texts about that when no rule says otherwise."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.experts.backend import Backend
+from appliance.experts.backend import Backend, Picture
 from appliance.experts.chat import reasoning
 from appliance.experts.chat.formats import HERMES, CallFormat
 from appliance.experts.chat.gbnf import check_gbnf
@@ -20,7 +20,8 @@ from appliance.experts.chat.templates import ChatTemplate
 from appliance.experts.chat.tool_prompt import generic_messages, native_messages, with_written_calls
 from appliance.experts.errors import InvalidRequestError, UnsupportedError
 from appliance.experts.generation import GenerationRequest
-from appliance.experts.http.messages import Function, Message
+from appliance.experts.http.images import MOST_IMAGES, read_image
+from appliance.experts.http.messages import ContentPart, Function, Message
 from appliance.experts.http.requests import ChatRequest, CompletionRequest, Truncation
 
 HARMONY_FINAL = "<|channel|>final<|message|>"
@@ -62,7 +63,6 @@ class ChatPrompts:
     def prepare(self, request: ChatRequest, *, context_tokens: int, truncation: Truncation) -> PreparedChat:
         """Return what to generate. Raises InvalidRequestError. Thread-safe; takes milliseconds."""
         _check_arguments(request.messages)
-        _check_images(request.messages)
         variables = _variables(request)
         functions = _offered(request)
         grammar = answer_grammar(request)
@@ -70,9 +70,9 @@ class ChatPrompts:
         bound = grammar is not None or (policy is not None and policy.forced)
 
         def prompt(messages: Sequence[Message]) -> Prompt:
-            return self.prompt(messages, functions, variables=variables, policy=policy, bound=bound)
+            return self.prompt(messages, functions, variables=variables, policy=policy, bound=bound, pictures=marked)
 
-        messages: Sequence[Message] = request.messages
+        messages, marked = self._with_pictures(request.messages)
         room = context_tokens - _reserve(request, context_tokens)
         whole = prompt(messages)
         if len(whole.tokens) > room and (request.truncation or truncation) == "auto":
@@ -89,6 +89,7 @@ class ChatPrompts:
             tools=policy,
             thinking=whole.thinking if separated else None,
             channels=self._channels and not bound,
+            pictures=tuple(marked.values()),
             top_logprobs=request.reported_logprobs,
             name=request.prefix_name,
         )
@@ -102,6 +103,7 @@ class ChatPrompts:
         variables: Mapping[str, Any] | None = None,
         policy: ToolPolicy | None = None,
         bound: bool = False,
+        pictures: Mapping[str, Picture] | None = None,
     ) -> Prompt:
         """Render and tokenise a chat; `bound` is an answer that a grammar leaves no room for thoughts in.
 
@@ -129,10 +131,56 @@ class ChatPrompts:
             text += HARMONY_FINAL
         tokens: list[int] = []
         for index, part in enumerate(mark.split(text)):
-            plain = index % 2 == 1
-            if part:
-                tokens += self._backend.tokenize(originals[int(part)] if plain else part, special=not plain)
+            if index % 2:
+                tokens += self._backend.tokenize(originals[int(part)], special=False)
+            else:
+                tokens += self._mixed(part, pictures or {})
         return Prompt(with_bos(self._backend, tokens), thinking)
+
+    def _mixed(self, text: str, pictures: Mapping[str, Picture]) -> list[int]:
+        """Return the tokens of a text with marks of pictures in it."""
+        tokens: list[int] = []
+        pattern = "|".join(map(re.escape, pictures))
+        for part in re.split(f"({pattern})", text) if pictures else (text,):
+            if part in pictures:
+                tokens += pictures[part].tokens
+            elif part:
+                tokens += self._backend.tokenize(part, special=True)
+        return tokens
+
+    def _with_pictures(self, messages: Sequence[Message]) -> tuple[Sequence[Message], dict[str, Picture]]:
+        """Return the messages with marks in the place of images, and what these stand for."""
+        marked: dict[str, Picture] = {}
+        nonce = secrets.token_hex(8)
+
+        def part(value: ContentPart, param: str) -> ContentPart:
+            if value.image_url is None:
+                return value
+            if not self._backend.info.sees:
+                raise UnsupportedError(
+                    "This expert sees no images: it has no projector. Ask an expert with a vision model, or give "
+                    "this one the projector of its model (setting `projector`).",
+                    param=param,
+                )
+            if len(marked) >= MOST_IMAGES:
+                raise InvalidRequestError(f"At most {MOST_IMAGES} images a request.", param=param)
+            mark = f"\ue002{nonce}.{len(marked)}\ue003"
+            marked[mark] = self._backend.picture(read_image(value.image_url.url, param))
+            return ContentPart(type="text", text=mark)
+
+        return [
+            message.model_copy(
+                update={
+                    "content": [
+                        part(value, f"messages.{index}.content.{number}")
+                        for number, value in enumerate(message.content)
+                    ]
+                }
+            )
+            if message.content and any(value.image_url for value in message.content)
+            else message
+            for index, message in enumerate(messages)
+        ], marked
 
     def _policy(self, request: ChatRequest, functions: Sequence[Function]) -> ToolPolicy | None:
         if not functions:
@@ -189,16 +237,6 @@ def _check_arguments(messages: Sequence[Message]) -> None:
                 arguments = None
             if not isinstance(arguments, dict):
                 raise InvalidRequestError(f"{param}: expected the JSON text of an object.", param=param)
-
-
-def _check_images(messages: Sequence[Message]) -> None:
-    for index, message in enumerate(messages):
-        for number, part in enumerate(message.content or ()):
-            if part.type == "image_url":
-                raise UnsupportedError(
-                    "This expert sees no images: its model has no projector. Ask an expert with a vision model.",
-                    param=f"messages.{index}.content.{number}",
-                )
 
 
 def _offered(request: ChatRequest) -> list[Function]:

@@ -40,7 +40,7 @@ class Running:
         self._pending = request.prompt[self._cached :]
         self._room = min(request.max_tokens, context_tokens - len(request.prompt))
         self._draft: list[int] = []
-        self.lookup = PromptLookup(request.prompt)
+        self.lookup = PromptLookup([token for token in request.prompt if token >= 0])
         self._generated = 0
         self._admitted = time.monotonic()
         self._first = self._last = 0.0

@@ -49,7 +49,8 @@ class Generating:
             )
             return parsed, with_choices(prepared.generation, parsed.choices), responses
 
-        return await self._answer(request, *await aside(prepare, len(body)))
+        size = max(len(body), LONG_BODY) if b"image_url" in body else len(body)
+        return await self._answer(request, *await aside(prepare, size))
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""

@@ -15,15 +15,16 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from appliance.experts.backend import ModelInfo, Run, Steps
+from appliance.experts.backend import Image, ModelInfo, Picture, Run, Steps
 from appliance.experts.chat import reasoning
 from appliance.experts.chat.formats import MARKERS
 from appliance.experts.chat.formats.hermes import CLOSE, OPEN
-from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
+from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError, UnsupportedError
 from appliance.experts.llama import log as llama_log
 from appliance.experts.llama.devices import has_gpu, load_backends, worker_devices
 from appliance.experts.llama.embedder import MOST_TOKENS, LlamaEmbedder, text_marks
 from appliance.experts.llama.identity import fingerprint
+from appliance.experts.llama.projector import EmbeddedBatch, LlamaProjector, segments
 from appliance.experts.llama.sampler import LlamaSampler
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
@@ -60,6 +61,12 @@ class LlamaBackend:
         self._batch = _Batch(self._batch_tokens)
         self._embedder: LlamaEmbedder | None = None
         self._ranker: LlamaEmbedder | None = None
+        self._projector = (
+            LlamaProjector(settings.projector, self._model, threads=self._threads) if settings.projector else None
+        )
+        self._embedded = EmbeddedBatch(
+            self._batch_tokens if self._projector else 0, llama_cpp.llama_model_n_embd_inp(self._model)
+        )
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._rows: list[int] = []
@@ -88,6 +95,12 @@ class LlamaBackend:
             self._pieces[token] = piece
         return piece
 
+    def picture(self, image: Image) -> Picture:
+        """Compute an image's rows beside the engine thread."""
+        if self._projector is None:
+            raise UnsupportedError("This expert has no projector.")
+        return self._projector.picture(image)
+
     def is_end(self, token: int) -> bool:
         """Whether the token is an end of generation."""
         end = self._ends.get(token)
@@ -107,8 +120,30 @@ class LlamaBackend:
 
     def decode(self, runs: Sequence[Run]) -> None:
         """Compute a batch of at most `batch_tokens` tokens."""
+        if self._projector is not None:
+            runs = [self._decode_pictures(run, self._projector) for run in runs]
+            if not any(run.tokens for run in runs):
+                return
         self._rows[:] = self._batch.fill(runs)
-        match llama_cpp.llama_decode(self._context, self._batch.native):
+        self._compute(self._batch.native)
+
+    def _decode_pictures(self, run: Run, projector: LlamaProjector) -> Run:
+        """Compute a run up to its last image's end; return the rest."""
+        if min(run.tokens) >= 0:
+            return run
+        *first, last = segments(run)
+        if last.tokens[0] < 0:
+            first, last = [*first, last], Run(run.seq, run.position + len(run.tokens), [], outputs=0)
+        for piece in first:
+            if piece.tokens[0] >= 0:
+                self._batch.fill([piece])
+                self._compute(self._batch.native)
+            else:
+                self._compute(self._embedded.fill(piece, projector.rows(piece.tokens)))
+        return last
+
+    def _compute(self, batch: object) -> None:
+        match llama_cpp.llama_decode(self._context, batch):
             case 0:
                 return
             case 1:
@@ -173,7 +208,7 @@ class LlamaBackend:
         """Free everything."""
         if self._open:
             self._open = False
-            for vectors in (self._embedder, self._ranker):
+            for vectors in (self._embedder, self._ranker, self._projector):
                 if vectors is not None:
                     vectors.close()
             llama_cpp.llama_free(self._context)
@@ -214,6 +249,7 @@ class LlamaBackend:
             vocabulary=size,
             trained_context=llama_cpp.llama_model_n_ctx_train(self._model),
             state_key=f"{fingerprint(path)} llama-cpp-python {llama_cpp.__version__} f16 unified swa-full",
+            sees=self._projector is not None,
             generates=bool(
                 llama_cpp.llama_get_memory(self._context) and llama_cpp.llama_model_has_decoder(self._model)
             ),

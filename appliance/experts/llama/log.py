@@ -28,6 +28,13 @@ def capture() -> None:
     llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
 
 
+def capture_projector() -> None:
+    """Send mtmd's log here too; its library is loaded by those only who need it."""
+    from llama_cpp import mtmd_cpp  # noqa: PLC0415
+
+    mtmd_cpp.mtmd_log_set(_callback, ctypes.c_void_p(0))
+
+
 def take_errors() -> list[str]:
     """Return the last errors that llama.cpp logged, and forget them."""
     errors = list(_last_errors)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance.experts.backend import ModelInfo, Run, Steps
+from appliance.experts.backend import Image, ModelInfo, Picture, Run, Steps
 from appliance.experts.chat.templates import CHATML
 from appliance.experts.errors import StepError
 from appliance.experts.sampling import Sampling
@@ -126,6 +126,10 @@ class FakeBackend:
     def piece(self, token: int) -> bytes:
         """Return the byte."""
         return bytes([token]) if token < 256 else b""
+
+    def picture(self, image: Image) -> Picture:
+        """Say that an image is its number of pixels."""
+        return Picture((image.width * image.height,))
 
     def is_end(self, token: int) -> bool:
         """Whether it is one of the two ends."""
