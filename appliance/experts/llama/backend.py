@@ -218,7 +218,8 @@ class LlamaBackend:
         settings = self._settings
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = settings.kv_cells
-        parameters.n_batch = parameters.n_ubatch = self._batch_tokens
+        # llama.cpp ends the process where a batch has no room for a token of each sequence.
+        parameters.n_batch = parameters.n_ubatch = max(self._batch_tokens, settings.sequences + 1)
         parameters.n_seq_max = settings.sequences + 1
         parameters.n_threads = parameters.n_threads_batch = self._threads
         parameters.kv_unified = True

@@ -37,7 +37,8 @@ class LlamaEmbedder:
         """Make the context. Raises UnsupportedError."""
         self._ranks = ranks
         self._limit = min(settings.context_tokens, MOST_TOKENS)
-        self._step = min(settings.batch_tokens, self._limit)
+        # llama.cpp ends the process where a batch has no room for a token of each sequence.
+        self._step = max(min(settings.batch_tokens, self._limit), SEQUENCES)
         self._width = llama_cpp.llama_model_n_cls_out(model) if ranks else llama_cpp.llama_model_n_embd_out(model)
         self._pooling = _pooling(model)
         self._chunked = not ranks and _reads_in_order(model)

@@ -100,9 +100,10 @@ async def test_images_stand_in_the_prompt_and_the_same_image_is_shared(client: C
 async def test_however_the_prompt_is_cut_into_steps_the_answer_is_the_same(model: Path, projector: Path) -> None:
     answers = set()
     for batch in (8, 13, 512):
-        chosen = settings(projector, batch_tokens=batch, idle_sequences=0)
+        chosen = settings(projector, batch_tokens=batch, embeddings=True)
         async with serving(functools.partial(LlamaBackend, model, chosen), chosen) as client:
             body = await ask(client, "Look: ", url(png(1)), " and ", url(png(2)), " Count from one to five.")
+            assert (await client.post("/v1/embeddings", {"input": ["a", "b b b " * 9]}))[0] == 200
             answers.add((body["choices"][0]["message"]["content"], body["usage"]["prompt_tokens"]))
     assert len(answers) == 1
 
