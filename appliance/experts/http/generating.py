@@ -49,8 +49,7 @@ class Generating:
             )
             return parsed, with_choices(prepared.generation, parsed.choices), responses
 
-        size = max(len(body), LONG_BODY) if b"image_url" in body else len(body)
-        return await self._answer(request, *await aside(prepare, size))
+        return await self._answer(request, *await aside(prepare, body))
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
@@ -83,7 +82,7 @@ class Generating:
             responses = CompletionResponses(self._name, per_prompt=parsed.choices, logprobs=parsed.logprobs is not None)
             return parsed, generations, responses
 
-        return await self._answer(request, *await aside(prepare, len(body)))
+        return await self._answer(request, *await aside(prepare, body))
 
     async def _answer(
         self,
@@ -148,9 +147,11 @@ class Generating:
             )
 
 
-async def aside[T](work: Callable[[], T], size: int) -> T:
-    """Do something that takes time in proportion to the body; a large one outside of the event loop."""
-    return work() if size < LONG_BODY else await asyncio.to_thread(work)
+async def aside[T](work: Callable[[], T], body: bytes) -> T:
+    """Prepare a request; outside of the event loop if its body is long or may hold images, which take a model to see."""
+    if len(body) < LONG_BODY and b"image_url" not in body:
+        return work()
+    return await asyncio.to_thread(work)
 
 
 def check_model(asked: str | None, name: str) -> None:

@@ -13,6 +13,8 @@ MOST_IMAGES = 8
 """Images in one request."""
 MOST_PIXELS = 16_000_000
 """Checked before anything is decoded."""
+MOST_RATIO = 32
+"""Of the longer side to the shorter one: a projector may scale a longer strip to nothing, and llama.cpp then aborts."""
 LONGEST_SIDE = 2048
 """Larger images are made smaller."""
 FORMATS = ("PNG", "JPEG")
@@ -36,6 +38,12 @@ def read_image(url: str, param: str) -> Image:
             if image.width * image.height > MOST_PIXELS:
                 raise InvalidRequestError(
                     f"{param}: at most {MOST_PIXELS} pixels, not {image.width} x {image.height}.", param=param
+                )
+            if max(image.size) > MOST_RATIO * min(image.size):
+                raise InvalidRequestError(
+                    f"{param}: a strip of {image.width} x {image.height} pixels; its longer side may be {MOST_RATIO} "
+                    "times its shorter one.",
+                    param=param,
                 )
             image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
             plain = image.convert("RGB")

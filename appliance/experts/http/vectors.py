@@ -54,7 +54,7 @@ class Vectors:
                 raise InvalidRequestError(f"input: at most {MOST_INPUTS} texts a request.", param="input")
             return parsed, [self._text(text, "input", parsed.truncation) for text in parsed.input]
 
-        parsed, inputs = await aside(prepare, len(body))
+        parsed, inputs = await aside(prepare, body)
         vectors = await self._computed(lambda backend: backend.embed(inputs))
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, parsed)}
@@ -81,7 +81,7 @@ class Vectors:
                 *(self._text(text, "documents", parsed.truncation) for text in texts),
             ]
 
-        parsed, inputs = await aside(prepare, len(body))
+        parsed, inputs = await aside(prepare, body)
         if ranks:
             scores = [vector[0] for vector in await self._computed(lambda backend: backend.rank(inputs))]
         else:

@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 
 from appliance.experts.backend import Run
-from appliance.experts.errors import ModelLoadError
+from appliance.experts.errors import InvalidRequestError, ModelLoadError
 from appliance.experts.http.images import MOST_IMAGES, read_image
 from appliance.experts.llama.backend import LlamaBackend
 from appliance.experts.llama.projector import segments
@@ -155,6 +155,13 @@ def test_projectors_that_cannot_be_served_give_one_line(model: Path, tmp_path: P
         with pytest.raises(ModelLoadError, match=r"gguf: .") as failure:
             LlamaBackend(model, settings(path))
         assert "\n" not in str(failure.value)
+
+
+def test_strips_are_refused() -> None:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (400, 3)).save(file, "PNG")
+    with pytest.raises(InvalidRequestError, match="strip of 400 x 3"):
+        read_image(url(file.getvalue()), "p")
 
 
 def test_large_images_are_made_smaller() -> None:
