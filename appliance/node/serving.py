@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -148,7 +147,7 @@ def engine_settings(name: str, settings: Settings) -> EngineSettings:
         worker_layers=expert.worker_layers,
         embeddings=expert.embeddings,
         truncation=expert.truncation,
-        projector=Path(expert.projector) if expert.projector else None,
+        projector=settings.paths.models / expert.projector if expert.projector else None,
     )
 
 

@@ -148,7 +148,7 @@ class Generating:
 
 
 async def aside[T](work: Callable[[], T], body: bytes) -> T:
-    """Prepare a request; outside of the event loop if its body is long or may hold images, which take a model to see."""
+    """Prepare a request; outside of the event loop if its body is long or may hold images, which take long to see."""
     if len(body) < LONG_BODY and b"image_url" not in body:
         return work()
     return await asyncio.to_thread(work)

@@ -7,7 +7,7 @@ from collections import deque
 import llama_cpp
 
 _log = logging.getLogger("appliance.experts.llama_cpp")
-_ERROR = 3
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _last_errors: deque[str] = deque(maxlen=8)
 
 
