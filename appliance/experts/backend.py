@@ -60,6 +60,17 @@ class ModelInfo:
     """The model's own way of asking, with {query} and {document} in it, instead of the marks."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientGrammar:
+    """A client's grammar, compiled by the backend whose samplers take it."""
+
+    source: str
+    compiled: object
+
+
+type Grammar = str | ClientGrammar
+"""GBNF of our own making, which llama.cpp enforces, or a client's."""
+
 type Steps = Generator[None, None, list[list[float]]]
 """A computation in steps, each of which may take its time in the engine thread; it returns vectors."""
 
@@ -81,8 +92,8 @@ class Sampler(Protocol):
         Of the model's own distribution: before bias, penalties, grammar and temperature.
         """
 
-    def constrain(self, grammar: str | None) -> None:
-        """Enforce a GBNF grammar from the next token on, or none.
+    def constrain(self, grammar: Grammar | None) -> None:
+        """Enforce a grammar from the next token on, or none.
 
         Raises InvalidRequestError if llama.cpp does not take the grammar.
         """
@@ -105,6 +116,12 @@ class Backend(Protocol):
 
     def piece(self, token: int) -> bytes:
         """Return a token's text, empty for control tokens. Thread-safe."""
+
+    def compile_grammar(self, source: str) -> ClientGrammar:
+        """Compile GBNF from outside, at a cost that is bounded whatever it says. Thread-safe; may take a second.
+
+        Raises InvalidRequestError.
+        """
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation. Thread-safe."""

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.experts.backend import Backend
+from appliance.experts.backend import Backend, Grammar
 from appliance.experts.chat import reasoning
 from appliance.experts.chat.formats import HERMES, CallFormat
-from appliance.experts.chat.gbnf import check_gbnf
 from appliance.experts.chat.grammar import json_grammar
 from appliance.experts.chat.history import shortened
 from appliance.experts.chat.output import ToolPolicy
@@ -65,7 +64,7 @@ class ChatPrompts:
         _check_images(request.messages)
         variables = _variables(request)
         functions = _offered(request)
-        grammar = answer_grammar(request)
+        grammar = answer_grammar(request, self._backend)
         policy = self._policy(request, functions) if grammar is None else None
         bound = grammar is not None or (policy is not None and policy.forced)
 
@@ -244,11 +243,10 @@ def _reserve(request: ChatRequest, context_tokens: int) -> int:
     return max(1, min(request.most_tokens or context_tokens // 8, context_tokens // 2))
 
 
-def answer_grammar(request: ChatRequest | CompletionRequest) -> str | None:
+def answer_grammar(request: ChatRequest | CompletionRequest, backend: Backend) -> Grammar | None:
     """Return the grammar that the whole answer follows, if there is one. Raises InvalidRequestError."""
     if request.grammar is not None:
-        check_gbnf(request.grammar)
-        return request.grammar
+        return backend.compile_grammar(request.grammar)
     match request.response_format:
         case None:
             return None

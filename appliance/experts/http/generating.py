@@ -19,7 +19,7 @@ from appliance.experts.settings import EngineSettings
 from appliance.http_server import read_body
 
 LONG_BODY = 32 * 1024
-"""Bodies from this size on are parsed, rendered and tokenised outside of the event loop."""
+"""Bodies from this size on are parsed, rendered and tokenised outside of the event loop, and those with a grammar."""
 
 
 class Generating:
@@ -49,7 +49,7 @@ class Generating:
             )
             return parsed, with_choices(prepared.generation, parsed.choices), responses
 
-        return await self._answer(request, *await aside(prepare, len(body)))
+        return await self._answer(request, *await aside(prepare, LONG_BODY if b"grammar" in body else len(body)))
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
@@ -62,7 +62,7 @@ class Generating:
             parsed.check_supported()
             check_model(parsed.model, self._name)
             self._check_choices(parsed.choices * len(parsed.prompt))
-            sampling, grammar = parsed.sampling(vocabulary), answer_grammar(parsed)
+            sampling, grammar = parsed.sampling(vocabulary), answer_grammar(parsed, self._scheduler.backend)
             generations = [
                 generation
                 for prompt in parsed.prompt
@@ -82,7 +82,7 @@ class Generating:
             responses = CompletionResponses(self._name, per_prompt=parsed.choices, logprobs=parsed.logprobs is not None)
             return parsed, generations, responses
 
-        return await self._answer(request, *await aside(prepare, len(body)))
+        return await self._answer(request, *await aside(prepare, LONG_BODY if b"grammar" in body else len(body)))
 
     async def _answer(
         self,

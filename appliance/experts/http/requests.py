@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from appliance.experts.chat.gbnf import LARGEST_GBNF
 from appliance.experts.errors import InvalidRequestError, UnsupportedError
 from appliance.experts.http.messages import (
     MOST_TOOLS,
@@ -27,6 +26,8 @@ MOST_CHOICES = 16
 """Answers to one request, of all its prompts together."""
 MOST_TOP_LOGPROBS = 20
 LARGEST_SEED = (1 << 64) - 1
+LARGEST_GRAMMAR = 32 * 1024
+"""Characters of a client's grammar."""
 
 type Truncation = Literal["disabled", "auto"]
 
@@ -63,7 +64,7 @@ class _Generate(Body):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
     n: int | None = Field(default=None, ge=1, le=128)
     response_format: ResponseFormat | None = None
-    grammar: str | None = Field(default=None, max_length=LARGEST_GBNF)
+    grammar: str | None = Field(default=None, max_length=LARGEST_GRAMMAR)
 
     user: Any = None
     metadata: Any = None
@@ -154,6 +155,13 @@ class ChatRequest(_Generate):
         super().check_supported()
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+        form = self.response_format
+        if self.grammar is not None or (form is not None and form.type != "text"):
+            choice = self.tool_choice
+            if choice is not None and choice.type in ("required", "function"):
+                raise InvalidRequestError(
+                    "A tool call is demanded, for which grammar or response_format leave no room.", param="tool_choice"
+                )
         if self.modalities not in (None, ["text"]):
             raise UnsupportedError("An expert answers with text only.", param="modalities")
 

@@ -15,12 +15,13 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from appliance.experts.backend import ModelInfo, Run, Steps
+from appliance.experts.backend import ClientGrammar, ModelInfo, Run, Steps
 from appliance.experts.chat import reasoning
 from appliance.experts.chat.formats import MARKERS
 from appliance.experts.chat.formats.hermes import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError
 from appliance.experts.llama import log as llama_log
+from appliance.experts.llama.client_grammar import ClientGrammars
 from appliance.experts.llama.devices import has_gpu, load_backends, worker_devices
 from appliance.experts.llama.embedder import MOST_TOKENS, LlamaEmbedder, text_marks
 from appliance.experts.llama.identity import fingerprint
@@ -60,6 +61,7 @@ class LlamaBackend:
         self._batch = _Batch(self._batch_tokens)
         self._embedder: LlamaEmbedder | None = None
         self._ranker: LlamaEmbedder | None = None
+        self._grammars = ClientGrammars(self._vocab)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._rows: list[int] = []
@@ -87,6 +89,10 @@ class LlamaBackend:
                 piece = shown
             self._pieces[token] = piece
         return piece
+
+    def compile_grammar(self, source: str) -> ClientGrammar:
+        """Compile a client's GBNF."""
+        return self._grammars.compile(source)
 
     def is_end(self, token: int) -> bool:
         """Whether the token is an end of generation."""

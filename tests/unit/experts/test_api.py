@@ -169,8 +169,16 @@ async def test_control_tokens_in_a_message_stay_text(client: Client, fake: FakeB
         ({"n": 5}, "n"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"grammar": "root ::= root"}, "grammar"),
+        ({"grammar": "no rules"}, "grammar"),
         ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "grammar"),
+        (
+            {
+                "grammar": 'root ::= "a"',
+                "tools": [{"type": "function", "function": {"name": "a"}}],
+                "tool_choice": "required",
+            },
+            "tool_choice",
+        ),
         ({"truncation": "middle"}, "truncation"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ({"no_such_field": 1}, "no_such_field"),
