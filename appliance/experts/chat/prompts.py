@@ -23,6 +23,8 @@ from appliance.experts.http.messages import Function, Message
 from appliance.experts.http.requests import ChatRequest, CompletionRequest, Truncation
 
 HARMONY_FINAL = "<|channel|>final<|message|>"
+LONGEST_VARIABLE = 4096
+"""Characters."""
 RESERVED_VARIABLES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
 
 type Json = dict[str, Any]
@@ -89,7 +91,7 @@ class ChatPrompts:
             thinking=whole.thinking if separated else None,
             channels=self._channels and not bound,
             top_logprobs=request.reported_logprobs,
-            name=request.prefix_name,
+            name=request.prompt_cache_key or "",
         )
         return PreparedChat(generation, dropped=len(request.messages) - len(messages))
 
@@ -109,6 +111,7 @@ class ChatPrompts:
         """
         escape, originals, mark = self._escaping()
         template = self._template
+        variables = _mapped(variables or {}, escape)
         if template.form is not None:
             tools = [{"type": "function", "function": function.model_dump()} for function in functions]
             chat = _mapped(native_messages(messages), escape)
@@ -229,6 +232,14 @@ def _cached_call_grammar(form: CallFormat, schemas: str, parallel: bool) -> str:
 def _variables(request: ChatRequest) -> Json:
     """Return the variables that a request hands to the template."""
     variables = dict(request.chat_template_kwargs)
+    if not all(isinstance(value, str | int | float | None) for value in variables.values()):
+        raise InvalidRequestError(
+            "chat_template_kwargs: expected texts, numbers and true or false.", param="chat_template_kwargs"
+        )
+    if any(isinstance(value, str) and len(value) > LONGEST_VARIABLE for value in variables.values()):
+        raise InvalidRequestError(
+            f"chat_template_kwargs: a text has more than {LONGEST_VARIABLE} characters.", param="chat_template_kwargs"
+        )
     if taken := variables.keys() & RESERVED_VARIABLES:
         raise InvalidRequestError(
             f"chat_template_kwargs can't set {', '.join(sorted(taken))}.", param="chat_template_kwargs"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
 from aiohttp import hdrs, web
 
@@ -74,7 +75,7 @@ class Generating:
                         stops=tuple(parsed.stop or ()),
                         grammar=grammar,
                         top_logprobs=parsed.logprobs,
-                        name=parsed.prefix_name,
+                        name=parsed.prompt_cache_key or "",
                     ),
                     parsed.choices,
                 )
@@ -110,20 +111,21 @@ class Generating:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-cache"})
         running = len(generations)
-        async for index, events in merged(generations):
-            failure = events[-1] if isinstance(events[-1], Failed) else None
-            if failure is not None and not response.prepared:
-                raise failure.error
-            if not response.prepared:
-                await response.prepare(request)
-            if failure is not None:
-                await response.write(sse(body_of(failure.error)))
-                break
-            data = responses.chunks(index, events)
-            running -= isinstance(events[-1], Finished)
-            if not running:
-                data += responses.ending(include_usage=parsed.includes_usage)
-            await response.write(data)
+        async with aclosing(merged(generations)) as news:
+            async for index, events in news:
+                failure = events[-1] if isinstance(events[-1], Failed) else None
+                if failure is not None and not response.prepared:
+                    raise failure.error
+                if not response.prepared:
+                    await response.prepare(request)
+                if failure is not None:
+                    await response.write(sse(body_of(failure.error)))
+                    break
+                data = responses.chunks(index, events)
+                running -= isinstance(events[-1], Finished)
+                if not running:
+                    data += responses.ending(include_usage=parsed.includes_usage)
+                await response.write(data)
         await response.write_eof()
         return response
 

@@ -65,13 +65,14 @@ class _Generate(Body):
     n: int | None = Field(default=None, ge=1, le=128)
     response_format: ResponseFormat | None = None
     grammar: str | None = Field(default=None, max_length=LARGEST_GRAMMAR)
+    prompt_cache_key: str | None = Field(default=None, max_length=256)
+    """Requests with the same key begin alike."""
 
     user: Any = None
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
     cache_prompt: Any = None
-    prompt_cache_key: Any = None
     safety_identifier: Any = None
 
     @property
@@ -88,11 +89,6 @@ class _Generate(Body):
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-    @property
-    def prefix_name(self) -> str:
-        """What requests that begin alike have in common."""
-        return self.prompt_cache_key[:64] if isinstance(self.prompt_cache_key, str) else ""
 
     def check_supported(self) -> None:
         """Raise InvalidRequestError for what OpenAI has and an expert has not, and for fields that exclude another."""
