@@ -62,14 +62,14 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClientGrammar:
-    """A client's grammar, compiled by the backend whose samplers take it."""
+    """A grammar that a client has a say in, compiled by the backend whose samplers take it."""
 
     source: str
     compiled: object
 
 
 type Grammar = str | ClientGrammar
-"""GBNF of our own making, which llama.cpp enforces, or a client's."""
+"""GBNF of our own making whose texts can be read in few ways, which llama.cpp enforces, or any other."""
 
 type Steps = Generator[None, None, list[list[float]]]
 """A computation in steps, each of which may take its time in the engine thread; it returns vectors."""
@@ -117,10 +117,10 @@ class Backend(Protocol):
     def piece(self, token: int) -> bytes:
         """Return a token's text, empty for control tokens. Thread-safe."""
 
-    def compile_grammar(self, source: str) -> ClientGrammar:
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
         """Compile GBNF from outside, at a cost that is bounded whatever it says. Thread-safe; may take a second.
 
-        Raises InvalidRequestError.
+        Raises InvalidRequestError, which names the request's field.
         """
 
     def is_end(self, token: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.experts.backend import Backend, Grammar
 from appliance.experts.chat import reasoning
+from appliance.experts.chat.ambiguity import may_be_ambiguous
 from appliance.experts.chat.formats import HERMES, CallFormat
 from appliance.experts.chat.grammar import json_grammar
 from appliance.experts.chat.history import shortened
@@ -142,7 +143,9 @@ class ChatPrompts:
         form = self._template.form or HERMES
         forced = request.tool_choice is not None and request.tool_choice.type in ("required", "function")
         schemas = json.dumps([(function.name, function.parameters) for function in functions])
-        grammar = _cached_call_grammar(form, schemas, request.parallel_tool_calls)
+        grammar: Grammar = _cached_call_grammar(form, schemas, request.parallel_tool_calls)
+        if may_be_ambiguous([function.parameters for function in functions]):
+            grammar = self._backend.compile_grammar(str(grammar), "tools")
         return ToolPolicy(form=form, grammar=grammar, forced=forced, parallel=request.parallel_tool_calls)
 
     def _escaping(self) -> tuple[Callable[[str], str], list[str], re.Pattern[str]]:
@@ -270,4 +273,6 @@ def answer_grammar(request: ChatRequest | CompletionRequest, backend: Backend) -
                 raise InvalidRequestError(
                     "response_format.json_schema is missing.", param="response_format.json_schema"
                 )
-            return json_grammar(form.json_schema.schema_, "response_format.json_schema.schema")
+            param, schema = "response_format.json_schema.schema", form.json_schema.schema_
+            grammar = json_grammar(schema, param)
+            return backend.compile_grammar(grammar, param) if may_be_ambiguous(schema) else grammar

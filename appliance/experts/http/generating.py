@@ -22,6 +22,9 @@ from appliance.http_server import read_body
 LONG_BODY = 32 * 1024
 """Bodies from this size on are parsed, rendered and tokenised outside of the event loop, and those with a grammar."""
 
+SLOW_WORDS = (b"grammar", b"anyOf", b"oneOf", b"additionalProperties", b"nullable")
+"""What a grammar may have to be compiled for, which takes time."""
+
 
 class Generating:
     """Handlers of the endpoints that generate."""
@@ -50,7 +53,7 @@ class Generating:
             )
             return parsed, with_choices(prepared.generation, parsed.choices), responses
 
-        return await self._answer(request, *await aside(prepare, LONG_BODY if b"grammar" in body else len(body)))
+        return await self._answer(request, *await aside(prepare, _effort(body)))
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions."""
@@ -83,7 +86,7 @@ class Generating:
             responses = CompletionResponses(self._name, per_prompt=parsed.choices, logprobs=parsed.logprobs is not None)
             return parsed, generations, responses
 
-        return await self._answer(request, *await aside(prepare, LONG_BODY if b"grammar" in body else len(body)))
+        return await self._answer(request, *await aside(prepare, _effort(body)))
 
     async def _answer(
         self,
@@ -152,6 +155,11 @@ class Generating:
 async def aside[T](work: Callable[[], T], size: int) -> T:
     """Do something that takes time in proportion to the body; a large one outside of the event loop."""
     return work() if size < LONG_BODY else await asyncio.to_thread(work)
+
+
+def _effort(body: bytes) -> int:
+    """Return the size of a body, or LONG_BODY if there may be a grammar to compile."""
+    return LONG_BODY if any(word in body for word in SLOW_WORDS) else len(body)
 
 
 def check_model(asked: str | None, name: str) -> None:

@@ -90,9 +90,9 @@ class LlamaBackend:
             self._pieces[token] = piece
         return piece
 
-    def compile_grammar(self, source: str) -> ClientGrammar:
-        """Compile a client's GBNF."""
-        return self._grammars.compile(source)
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
+        """Compile a client's GBNF, or what was made of its schema."""
+        return self._grammars.compile(source, param)
 
     def is_end(self, token: int) -> bool:
         """Whether the token is an end of generation."""

@@ -6,6 +6,7 @@ readings have in common, counts what it does, and gives up at a limit.
 """
 
 import ctypes
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,11 @@ LONGEST_TOKEN = 1024
 MOST_BRACKETS = 64
 """Depth of brackets; what reads them calls itself for each."""
 
+LARGEST = 64 * 1024
+"""Characters; clients' own grammars are shorter, and those made of schemas can be longer."""
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]', re.DOTALL)
+
 _LIMITS = LLParserLimits(
     step_lexer_fuel=200_000,  # about 15 ms
     step_max_items=50_000,  # about 3 ms
@@ -43,21 +49,23 @@ class ClientGrammars:
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()
 
-    def compile(self, source: str) -> ClientGrammar:
+    def compile(self, source: str, param: str) -> ClientGrammar:
         """Compile GBNF. The first call takes about a second for the vocabulary. Raises InvalidRequestError."""
+        if len(source) > LARGEST:
+            raise _refusal(param, f"the grammar has more than {LARGEST} characters")
         if any("\ud800" <= character <= "\udfff" for character in source):
-            raise _refusal("it has a lone surrogate")
+            raise _refusal(param, "it has a lone surrogate")
         if _deepest(source) > MOST_BRACKETS:
-            raise _refusal(f"brackets are more than {MOST_BRACKETS} deep")
+            raise _refusal(param, f"brackets are more than {MOST_BRACKETS} deep")
         try:
             lark = gbnf_to_lark(source)
         except GbnfToLarkError as error:
-            raise _refusal(str(error)) from error
+            raise _refusal(param, str(error)) from error
         except Exception as error:  # it raises whatever it meets
-            raise _refusal(str(error) or type(error).__name__) from error
+            raise _refusal(param, str(error) or type(error).__name__) from error
         matcher = LLMatcher(self._tokens(), LLMatcher.grammar_from_lark(lark), log_level=0, limits=_LIMITS)
         if matcher.is_error():
-            raise _refusal(matcher.get_error())
+            raise _refusal(param, matcher.get_error())
         return ClientGrammar(source, matcher)
 
     def _tokens(self) -> LLTokenizer:
@@ -96,7 +104,9 @@ class GrammarState:
         if self._mask is None:
             data = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
             if self._matcher.is_error():
-                raise _refusal(f"it became too complex at this point of the answer: {self._matcher.get_error()}")
+                raise _refusal(
+                    "grammar", f"it became too complex at this point of the answer: {self._matcher.get_error()}"
+                )
             self._mask = np.unpackbits(data, bitorder="little").astype(np.bool_)
         return self._mask
 
@@ -121,11 +131,11 @@ def _tokenizer(vocab: int) -> LLTokenizer:
 
 def _deepest(source: str) -> int:
     depth = deepest = 0
-    for character in source:
-        depth += (character in "([{") - (character in ")]}")
+    for sign in re.sub(_QUOTED, "", source):
+        depth += (sign == "(") - (sign == ")")
         deepest = max(deepest, depth)
     return deepest
 
 
-def _refusal(reason: str) -> InvalidRequestError:
-    return InvalidRequestError(f"grammar: {reason[:500].strip()}", param="grammar")
+def _refusal(param: str, reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{param}: {reason[:500].strip()}", param=param)

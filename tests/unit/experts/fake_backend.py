@@ -127,10 +127,10 @@ class FakeBackend:
         """Return the byte."""
         return bytes([token]) if token < 256 else b""
 
-    def compile_grammar(self, source: str) -> ClientGrammar:
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
         """Take everything that has a root."""
         if "root ::=" not in source:
-            raise InvalidRequestError("grammar: there is no root.", param="grammar")
+            raise InvalidRequestError(f"{param}: there is no root.", param=param)
         return ClientGrammar(source, None)
 
     def is_end(self, token: int) -> bool:

@@ -154,3 +154,57 @@ async def test_a_grammar_that_grows_too_complex_ends_its_own_answer_only(client:
     assert (status, body["error"]["param"]) == (400, "grammar")
     assert (await client.chat("Hello", max_tokens=4))[0] == 200
     await client.idle()
+
+
+def lists(least: int) -> dict[str, object]:
+    """Return lists whose items are two kinds of such lists."""
+    return {"type": "array", "minItems": least, "items": {"anyOf": [{"$ref": "#"}, {"$ref": "#/$defs/other"}]}}
+
+
+MANY_LISTS = {
+    "recursive": {**lists(1), "$defs": {"other": lists(2)}},
+    "alternatives": {
+        "type": "array",
+        "minItems": 20,
+        "items": {"anyOf": [{"type": "array", "items": {"const": number}} for number in range(400)]},
+    },
+}
+
+
+@pytest.mark.parametrize("name", MANY_LISTS)
+async def test_schemas_whose_alternatives_begin_alike_cost_bounded_time(client: Client, name: str) -> None:
+    backend = client.scheduler.backend
+    brackets = {
+        str(token): 100.0
+        for token in range(client.scheduler.info.vocabulary)
+        if backend.piece(token) in (b"[", b"]", b",", b"],[")
+    }
+    form = {"type": "json_schema", "json_schema": {"schema": MANY_LISTS[name]}}
+    fields = {"logit_bias": brackets, "temperature": 0, "max_tokens": 40}
+    status, body = await client.chat("x", response_format=form, **fields)
+    assert status in (200, 400), body
+    parameters = {"type": "object", "properties": {"a": MANY_LISTS["alternatives"]}, "required": ["a"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    status, body = await client.chat("x", tools=tools, tool_choice="required", **fields)
+    assert status in (200, 400), body
+    assert (await client.chat("Hello", max_tokens=4))[0] == 200
+
+
+async def test_a_choice_of_objects_is_written(client: Client) -> None:
+    def shape(kind: str, value: dict[str, object]) -> dict[str, object]:
+        properties = {"kind": {"const": kind}, "value": value}
+        return {"type": "object", "properties": properties, "required": ["kind", "value"]}
+
+    schema = {"anyOf": [shape("number", {"type": "integer"}), shape("switch", {"type": "boolean"})]}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    tools = [{"type": "function", "function": {"name": "set", "parameters": {**shape("x", schema)}}}]
+    for seed in range(3):
+        fields = {"temperature": 1.5, "seed": seed, "max_tokens": 120}
+        _, body = await client.chat("Set the lamp.", response_format=form, **fields)
+        if body["choices"][0]["finish_reason"] == "stop":
+            written = json.loads(body["choices"][0]["message"]["content"])
+            assert isinstance(written["value"], bool) == (written["kind"] == "switch")
+        _, body = await client.chat("Set the lamp.", tools=tools, tool_choice="required", **fields)
+        if body["choices"][0]["finish_reason"] == "tool_calls":
+            function = body["choices"][0]["message"]["tool_calls"][0]["function"]
+            assert json.loads(function["arguments"])["value"]["kind"] in ("number", "switch")
