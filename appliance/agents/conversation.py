@@ -142,7 +142,7 @@ class ConversationAgent:
 
     async def _generate(self, request: ChatRequest, reply: ReplyStream) -> Finish:
         prompt = build_prompt(request, self._settings)
-        async with aclosing(self._model.stream(prompt.body)) as events:
+        async with aclosing(self._model.stream(prompt.body, cache_key=self._name)) as events:
             async for event in events:
                 if isinstance(event, Finish):
                     return replace(event, tool_calls=tuple(prompt.restore(call) for call in event.tool_calls))

@@ -72,13 +72,21 @@ class ModelClient:
         self._url = f"{url}/chat/completions"
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Text | Finish]:
+    async def stream(self, body: Mapping[str, Any], *, cache_key: str) -> AsyncGenerator[Text | Finish]:
         """Yield the pieces of the answer, and its end last.
+
+        Requests with the same key begin alike; an expert keeps what it computed for their beginning.
 
         Raises:
             ModelError: there is no answer, or it broke off.
         """
-        request = {**body, "model": self._model, "stream": True, "stream_options": {"include_usage": True}}
+        request = {
+            **body,
+            "model": self._model,
+            "prompt_cache_key": cache_key,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         timeout = aiohttp.ClientTimeout(total=None)
         try:
             async with self._http.post(self._url, json=request, headers=self._headers, timeout=timeout) as response:

@@ -80,6 +80,17 @@ class Picture:
         """Tokens, and ids below zero for rows of embeddings."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientGrammar:
+    """A grammar that a client has a say in, compiled by the backend whose samplers take it."""
+
+    source: str
+    compiled: object
+
+
+type Grammar = str | ClientGrammar
+"""GBNF of our own making whose texts can be read in few ways, which llama.cpp enforces, or any other."""
+
 type Steps = Generator[None, None, list[list[float]]]
 """A computation in steps, each of which may take its time in the engine thread; it returns vectors."""
 
@@ -101,8 +112,8 @@ class Sampler(Protocol):
         Of the model's own distribution: before bias, penalties, grammar and temperature.
         """
 
-    def constrain(self, grammar: str | None) -> None:
-        """Enforce a GBNF grammar from the next token on, or none.
+    def constrain(self, grammar: Grammar | None) -> None:
+        """Enforce a grammar from the next token on, or none.
 
         Raises InvalidRequestError if llama.cpp does not take the grammar.
         """
@@ -128,6 +139,12 @@ class Backend(Protocol):
 
     def picture(self, image: Image) -> Picture:
         """Compute what an image is in a prompt. Thread-safe; takes seconds. Raises UnsupportedError."""
+
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
+        """Compile GBNF from outside, at a cost that is bounded whatever it says. Thread-safe; may take a second.
+
+        Raises InvalidRequestError, which names the request's field.
+        """
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation. Thread-safe."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance.experts.backend import Picture
+from appliance.experts.backend import Grammar, Picture
 from appliance.experts.chat.output import ToolPolicy
 from appliance.experts.chat.reasoning import Thinking
 from appliance.experts.errors import EngineBrokenError
@@ -20,8 +20,8 @@ class GenerationRequest:
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     stops: tuple[str, ...] = ()
-    grammar: str | None = None
-    """GBNF that the whole answer follows."""
+    grammar: Grammar | None = None
+    """What the whole answer follows."""
     tools: ToolPolicy | None = None
     name: str = ""
     """Requests of one name share the beginning of their prompts, which is then worth keeping."""

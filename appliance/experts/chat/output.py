@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from appliance.experts.backend import Grammar
 from appliance.experts.chat.call_grammar import MOST_CALLS
 from appliance.experts.chat.formats import CallFormat
 from appliance.experts.chat.formats.harmony import ChannelSplitter
@@ -17,7 +18,7 @@ class ToolPolicy:
     """How one request may call tools."""
 
     form: CallFormat
-    grammar: str
+    grammar: Grammar
     """GBNF of what follows the opening."""
     forced: bool
     """The prompt ends with the opening."""

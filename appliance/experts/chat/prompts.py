@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.experts.backend import Backend, Picture
+from appliance.experts.backend import Backend, Grammar, Picture
 from appliance.experts.chat import reasoning
+from appliance.experts.chat.ambiguity import may_be_ambiguous
 from appliance.experts.chat.formats import HERMES, CallFormat
-from appliance.experts.chat.gbnf import check_gbnf
 from appliance.experts.chat.grammar import json_grammar
 from appliance.experts.chat.history import shortened
 from appliance.experts.chat.output import ToolPolicy
@@ -25,6 +25,8 @@ from appliance.experts.http.messages import ContentPart, Function, Message
 from appliance.experts.http.requests import ChatRequest, CompletionRequest, Truncation
 
 HARMONY_FINAL = "<|channel|>final<|message|>"
+LONGEST_VARIABLE = 4096
+"""Characters."""
 RESERVED_VARIABLES = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}
 
 type Json = dict[str, Any]
@@ -65,7 +67,7 @@ class ChatPrompts:
         _check_arguments(request.messages)
         variables = _variables(request)
         functions = _offered(request)
-        grammar = answer_grammar(request)
+        grammar = answer_grammar(request, self._backend)
         policy = self._policy(request, functions) if grammar is None else None
         bound = grammar is not None or (policy is not None and policy.forced)
 
@@ -91,7 +93,7 @@ class ChatPrompts:
             channels=self._channels and not bound,
             pictures=tuple(marked.values()),
             top_logprobs=request.reported_logprobs,
-            name=request.prefix_name,
+            name=request.prompt_cache_key or "",
         )
         return PreparedChat(generation, dropped=len(request.messages) - len(messages))
 
@@ -112,6 +114,7 @@ class ChatPrompts:
         """
         escape, originals, mark = self._escaping()
         template = self._template
+        variables = _mapped(variables or {}, escape)
         if template.form is not None:
             tools = [{"type": "function", "function": function.model_dump()} for function in functions]
             chat = _mapped(native_messages(messages), escape)
@@ -188,7 +191,9 @@ class ChatPrompts:
         form = self._template.form or HERMES
         forced = request.tool_choice is not None and request.tool_choice.type in ("required", "function")
         schemas = json.dumps([(function.name, function.parameters) for function in functions])
-        grammar = _cached_call_grammar(form, schemas, request.parallel_tool_calls)
+        grammar: Grammar = _cached_call_grammar(form, schemas, request.parallel_tool_calls)
+        if may_be_ambiguous([function.parameters for function in functions]):
+            grammar = self._backend.compile_grammar(str(grammar), "tools")
         return ToolPolicy(form=form, grammar=grammar, forced=forced, parallel=request.parallel_tool_calls)
 
     def _escaping(self) -> tuple[Callable[[str], str], list[str], re.Pattern[str]]:
@@ -268,6 +273,14 @@ def _cached_call_grammar(form: CallFormat, schemas: str, parallel: bool) -> str:
 def _variables(request: ChatRequest) -> Json:
     """Return the variables that a request hands to the template."""
     variables = dict(request.chat_template_kwargs)
+    if not all(isinstance(value, str | int | float | None) for value in variables.values()):
+        raise InvalidRequestError(
+            "chat_template_kwargs: expected texts, numbers and true or false.", param="chat_template_kwargs"
+        )
+    if any(isinstance(value, str) and len(value) > LONGEST_VARIABLE for value in variables.values()):
+        raise InvalidRequestError(
+            f"chat_template_kwargs: a text has more than {LONGEST_VARIABLE} characters.", param="chat_template_kwargs"
+        )
     if taken := variables.keys() & RESERVED_VARIABLES:
         raise InvalidRequestError(
             f"chat_template_kwargs can't set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
@@ -282,11 +295,10 @@ def _reserve(request: ChatRequest, context_tokens: int) -> int:
     return max(1, min(request.most_tokens or context_tokens // 8, context_tokens // 2))
 
 
-def answer_grammar(request: ChatRequest | CompletionRequest) -> str | None:
+def answer_grammar(request: ChatRequest | CompletionRequest, backend: Backend) -> Grammar | None:
     """Return the grammar that the whole answer follows, if there is one. Raises InvalidRequestError."""
     if request.grammar is not None:
-        check_gbnf(request.grammar)
-        return request.grammar
+        return backend.compile_grammar(request.grammar)
     match request.response_format:
         case None:
             return None
@@ -299,4 +311,6 @@ def answer_grammar(request: ChatRequest | CompletionRequest) -> str | None:
                 raise InvalidRequestError(
                     "response_format.json_schema is missing.", param="response_format.json_schema"
                 )
-            return json_grammar(form.json_schema.schema_, "response_format.json_schema.schema")
+            param, schema = "response_format.json_schema.schema", form.json_schema.schema_
+            grammar = json_grammar(schema, param)
+            return backend.compile_grammar(grammar, param) if may_be_ambiguous(schema) else grammar

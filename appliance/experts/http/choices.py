@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from appliance.experts.engine.scheduler import Scheduler
 from appliance.experts.events import Event
@@ -34,7 +34,7 @@ def submit_all(scheduler: Scheduler, requests: Sequence[GenerationRequest]) -> l
     return generations
 
 
-async def merged(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, list[Event]]]:
+async def merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, list[Event]]]:
     """Yield the events of all generations as they come, with the generation's index."""
     if len(generations) == 1:
         async for events in generations[0]:

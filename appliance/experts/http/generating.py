@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
 from aiohttp import hdrs, web
 
@@ -19,7 +20,10 @@ from appliance.experts.settings import EngineSettings
 from appliance.http_server import read_body
 
 LONG_BODY = 32 * 1024
-"""Bodies from this size on are parsed, rendered and tokenised outside of the event loop."""
+"""Bodies from this size on are parsed, rendered and tokenised outside of the event loop, and those with a grammar."""
+
+SLOW_WORDS = (b"image_url", b"grammar", b"anyOf", b"oneOf", b"additionalProperties", b"nullable")
+"""What may hold an image to be seen, or a grammar to be compiled."""
 
 
 class Generating:
@@ -62,7 +66,7 @@ class Generating:
             parsed.check_supported()
             check_model(parsed.model, self._name)
             self._check_choices(parsed.choices * len(parsed.prompt))
-            sampling, grammar = parsed.sampling(vocabulary), answer_grammar(parsed)
+            sampling, grammar = parsed.sampling(vocabulary), answer_grammar(parsed, self._scheduler.backend)
             generations = [
                 generation
                 for prompt in parsed.prompt
@@ -74,7 +78,7 @@ class Generating:
                         stops=tuple(parsed.stop or ()),
                         grammar=grammar,
                         top_logprobs=parsed.logprobs,
-                        name=parsed.prefix_name,
+                        name=parsed.prompt_cache_key or "",
                     ),
                     parsed.choices,
                 )
@@ -110,20 +114,21 @@ class Generating:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-cache"})
         running = len(generations)
-        async for index, events in merged(generations):
-            failure = events[-1] if isinstance(events[-1], Failed) else None
-            if failure is not None and not response.prepared:
-                raise failure.error
-            if not response.prepared:
-                await response.prepare(request)
-            if failure is not None:
-                await response.write(sse(body_of(failure.error)))
-                break
-            data = responses.chunks(index, events)
-            running -= isinstance(events[-1], Finished)
-            if not running:
-                data += responses.ending(include_usage=parsed.includes_usage)
-            await response.write(data)
+        async with aclosing(merged(generations)) as news:
+            async for index, events in news:
+                failure = events[-1] if isinstance(events[-1], Failed) else None
+                if failure is not None and not response.prepared:
+                    raise failure.error
+                if not response.prepared:
+                    await response.prepare(request)
+                if failure is not None:
+                    await response.write(sse(body_of(failure.error)))
+                    break
+                data = responses.chunks(index, events)
+                running -= isinstance(events[-1], Finished)
+                if not running:
+                    data += responses.ending(include_usage=parsed.includes_usage)
+                await response.write(data)
         await response.write_eof()
         return response
 
@@ -148,8 +153,8 @@ class Generating:
 
 
 async def aside[T](work: Callable[[], T], body: bytes) -> T:
-    """Prepare a request; outside of the event loop if its body is long or may hold images, which take long to see."""
-    if len(body) < LONG_BODY and b"image_url" not in body:
+    """Prepare a request; outside of the event loop if its body is long or may hold what takes long."""
+    if len(body) < LONG_BODY and not any(word in body for word in SLOW_WORDS):
         return work()
     return await asyncio.to_thread(work)
 

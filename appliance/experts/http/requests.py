@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from appliance.experts.chat.gbnf import LARGEST_GBNF
 from appliance.experts.errors import InvalidRequestError, UnsupportedError
 from appliance.experts.http.messages import (
     MOST_TOOLS,
@@ -27,6 +26,8 @@ MOST_CHOICES = 16
 """Answers to one request, of all its prompts together."""
 MOST_TOP_LOGPROBS = 20
 LARGEST_SEED = (1 << 64) - 1
+LARGEST_GRAMMAR = 32 * 1024
+"""Characters of a client's grammar."""
 
 type Truncation = Literal["disabled", "auto"]
 
@@ -63,14 +64,15 @@ class _Generate(Body):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
     n: int | None = Field(default=None, ge=1, le=128)
     response_format: ResponseFormat | None = None
-    grammar: str | None = Field(default=None, max_length=LARGEST_GBNF)
+    grammar: str | None = Field(default=None, max_length=LARGEST_GRAMMAR)
+    prompt_cache_key: str | None = Field(default=None, max_length=256)
+    """Requests with the same key begin alike."""
 
     user: Any = None
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
     cache_prompt: Any = None
-    prompt_cache_key: Any = None
     safety_identifier: Any = None
 
     @property
@@ -87,11 +89,6 @@ class _Generate(Body):
     def includes_usage(self) -> bool:
         """Whether a stream ends with a chunk of token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-    @property
-    def prefix_name(self) -> str:
-        """What requests that begin alike have in common."""
-        return self.prompt_cache_key[:64] if isinstance(self.prompt_cache_key, str) else ""
 
     def check_supported(self) -> None:
         """Raise InvalidRequestError for what OpenAI has and an expert has not, and for fields that exclude another."""
@@ -154,6 +151,13 @@ class ChatRequest(_Generate):
         super().check_supported()
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+        form = self.response_format
+        if self.grammar is not None or (form is not None and form.type != "text"):
+            choice = self.tool_choice
+            if choice is not None and choice.type in ("required", "function"):
+                raise InvalidRequestError(
+                    "A tool call is demanded, for which grammar or response_format leave no room.", param="tool_choice"
+                )
         if self.modalities not in (None, ["text"]):
             raise UnsupportedError("An expert answers with text only.", param="modalities")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Vectors:
             scores = [vector[0] for vector in await self._computed(lambda backend: backend.rank(inputs))]
         else:
             query, *documents = await self._computed(lambda backend: backend.embed(inputs))
-            scores = [sum(x * y for x, y in zip(query, vector, strict=True)) for vector in documents]
+            scores = [math.sumprod(query, vector) for vector in documents]
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[: parsed.top_n]
         results: list[Json] = [{"index": index, "relevance_score": scores[index]} for index in order]
         if parsed.return_documents:
@@ -140,8 +141,7 @@ class Vectors:
         info, backend = self._scheduler.info, self._scheduler.backend
         if info.rank_prompt is not None:
             before, _, after = info.rank_prompt.partition("{document}")
-            before_tokens = backend.tokenize(before.replace("{query}", query), special=True)
-            after_tokens = backend.tokenize(after.replace("{query}", query), special=True)
+            before_tokens, after_tokens = (self._asking(part, query) for part in (before, after))
         else:
             start, middle, end = info.pair_marks
             before_tokens = [*start, *backend.tokenize(query, special=False), *middle]
@@ -152,6 +152,15 @@ class Vectors:
             raise ContextExceededError(prompt_tokens=len(before_tokens), limit=info.text_tokens, param="query")
         self._check_length(len(document), room, "documents", truncation)
         return [*before_tokens, *document[:room], *after_tokens]
+
+    def _asking(self, part: str, query: str) -> list[int]:
+        """Return the tokens of a part of the model's way of asking; control tokens in a query stay text."""
+        tokenize = self._scheduler.backend.tokenize
+        first, *others = part.split("{query}")
+        tokens = tokenize(first, special=True)
+        for other in others:
+            tokens += [*tokenize(query, special=False), *tokenize(other, special=True)]
+        return tokens
 
     def _check_length(self, tokens: int, room: int, param: str, truncation: str | None) -> None:
         if tokens > room and (truncation or self._settings.truncation) != "auto":

@@ -15,12 +15,13 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from appliance.experts.backend import Image, ModelInfo, Picture, Run, Steps
+from appliance.experts.backend import ClientGrammar, Image, ModelInfo, Picture, Run, Steps
 from appliance.experts.chat import reasoning
 from appliance.experts.chat.formats import MARKERS
 from appliance.experts.chat.formats.hermes import CLOSE, OPEN
 from appliance.experts.errors import EngineBrokenError, ModelLoadError, StepError, UnsupportedError
 from appliance.experts.llama import log as llama_log
+from appliance.experts.llama.client_grammar import ClientGrammars
 from appliance.experts.llama.devices import has_gpu, load_backends, worker_devices
 from appliance.experts.llama.embedder import MOST_TOKENS, LlamaEmbedder, text_marks
 from appliance.experts.llama.identity import fingerprint
@@ -67,6 +68,7 @@ class LlamaBackend:
         self._embedded = EmbeddedBatch(
             self._batch_tokens if self._projector else 0, llama_cpp.llama_model_n_embd_inp(self._model)
         )
+        self._grammars = ClientGrammars(self._vocab)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._rows: list[int] = []
@@ -100,6 +102,10 @@ class LlamaBackend:
         if self._projector is None:
             raise UnsupportedError("This expert has no projector.")
         return self._projector.picture(image)
+
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
+        """Compile a client's GBNF, or what was made of its schema."""
+        return self._grammars.compile(source, param)
 
     def is_end(self, token: int) -> bool:
         """Whether the token is an end of generation."""

@@ -4,19 +4,21 @@ llama.cpp ends the process (C++ exception through C, GGML_ABORT) when a grammar 
 allow, also in its own lazy mode when the text around the trigger does not fit. So a grammar here is never
 lazy, is not part of the chain, and hears only of tokens it was asked about before; and the choice among the
 tokens it allows is made by the same chain. Asking about the chain's own choice first makes the usual case
-cheap: one token, not the vocabulary.
+cheap: one token, not the vocabulary. Clients' own grammars are `client_grammar.py`'s.
 """
 
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from appliance.experts.backend import Grammar
 from appliance.experts.errors import InvalidRequestError
+from appliance.experts.llama.client_grammar import GrammarState
 from appliance.experts.sampling import Sampling
 
 RANDOM_SEED = 0xFFFFFFFF
@@ -29,6 +31,18 @@ TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 """`llama_token_data`."""
 
 _ROOT = b"root"
+
+
+class _State(Protocol):
+    """How far an answer has come in a grammar."""
+
+    def allows(self, token: int) -> bool: ...
+
+    def filter(self, candidates: npt.NDArray[Any]) -> npt.NDArray[Any]: ...
+
+    def accept(self, token: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class LlamaSampler:
@@ -51,27 +65,27 @@ class LlamaSampler:
         self._context = context
         self._vocab = vocab
         self._vocabulary = vocabulary
-        self._grammar: int | None = None
+        self._grammar: _State | None = None
         self._chain: int | None = _build_chain(sampling, vocabulary)
-        self._one = (llama_cpp.llama_token_data * 1)()
 
     def sample(self, row: int, output: int = 0) -> int | None:
         """Choose from the logits of the batch's given run; None if the grammar allows no token at all."""
         index = self._rows[row] + output
-        if self._grammar is None:
+        grammar = self._grammar
+        if grammar is None:
             return cast("int", llama_cpp.llama_sampler_sample(self._chain, self._context, index))
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)
         logits = np.ctypeslib.as_array(pointer, (self._vocabulary,))
         token = self._choose(_candidates(logits, None))
-        if token is None or not self._allows(token):
+        if token is None or not grammar.allows(token):
             likely = np.argpartition(logits, -LIKELY)[-LIKELY:] if self._vocabulary > LIKELY else None
-            token = self._choose(self._allowed(_candidates(logits, likely)))
+            token = self._choose(grammar.filter(_candidates(logits, likely)))
             if token is None and likely is not None:
-                token = self._choose(self._allowed(_candidates(logits, None)))
-        if token is None or not self._allows(token):
+                token = self._choose(grammar.filter(_candidates(logits, None)))
+        if token is None or not grammar.allows(token):
             return None
         llama_cpp.llama_sampler_accept(self._chain, token)
-        llama_cpp.llama_sampler_accept(self._grammar, token)
+        grammar.accept(token)
         return token
 
     def logprobs(self, row: int, token: int, top: int, output: int = 0) -> tuple[float, list[tuple[int, float]]]:
@@ -86,15 +100,13 @@ class LlamaSampler:
         ids = ids[np.argsort(-logits[ids], kind="stable")]
         return float(logits[token]) - total, [(int(other), float(logits[other]) - total) for other in ids]
 
-    def constrain(self, grammar: str | None) -> None:
+    def constrain(self, grammar: Grammar | None) -> None:
         """Enforce a grammar from the next token on."""
         self._drop_grammar()
-        if grammar is None:
-            return
-        self._grammar = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar.encode(), _ROOT)
-        if not self._grammar:
-            self._grammar = None
-            raise InvalidRequestError("llama.cpp does not take the grammar of this request.", param="grammar")
+        if isinstance(grammar, str):
+            self._grammar = _LlamaGrammar(self._vocab, grammar)
+        elif grammar is not None:
+            self._grammar = GrammarState(grammar)
 
     def close(self) -> None:
         """Free the chain and the grammar."""
@@ -105,7 +117,7 @@ class LlamaSampler:
 
     def _drop_grammar(self) -> None:
         if self._grammar is not None:
-            llama_cpp.llama_sampler_free(self._grammar)
+            self._grammar.close()
             self._grammar = None
 
     def _choose(self, candidates: npt.NDArray[Any]) -> int | None:
@@ -117,17 +129,33 @@ class LlamaSampler:
             return None
         return int(array.data[array.selected].id)
 
-    def _allowed(self, candidates: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        array = _as_array(candidates)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return np.ascontiguousarray(candidates[np.isfinite(candidates["logit"])])
 
-    def _allows(self, token: int) -> bool:
+class _LlamaGrammar:
+    """llama.cpp's grammar engine, for grammars that are made here."""
+
+    def __init__(self, vocab: int, source: str) -> None:
+        self._grammar = llama_cpp.llama_sampler_init_grammar(vocab, source.encode(), _ROOT)
+        if not self._grammar:
+            raise InvalidRequestError("llama.cpp does not take the grammar of this request.", param="grammar")
+        self._one = (llama_cpp.llama_token_data * 1)()
+
+    def allows(self, token: int) -> bool:
         one = self._one
         one[0] = llama_cpp.llama_token_data(token, 0.0, 0.0)
         array = llama_cpp.llama_token_data_array(data=one, size=1, selected=-1, sorted=False)
         llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
         return not math.isinf(one[0].logit)
+
+    def filter(self, candidates: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array = _as_array(candidates)
+        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return np.ascontiguousarray(candidates[np.isfinite(candidates["logit"])])
+
+    def accept(self, token: int) -> None:
+        llama_cpp.llama_sampler_accept(self._grammar, token)
+
+    def close(self) -> None:
+        llama_cpp.llama_sampler_free(self._grammar)
 
 
 def _candidates(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.intp] | None) -> npt.NDArray[Any]:

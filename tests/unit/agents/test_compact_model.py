@@ -69,7 +69,7 @@ async def answer(model: ModelClient, *messages: ChatMessage) -> tuple[str, list[
     prompt = build_prompt(CAPTURED.model_copy(update={"messages": (*system, *messages)}), AGENT)
     text: list[str] = []
     calls: list[tuple[str, dict[str, Any]]] = []
-    async for event in model.stream(prompt.body):
+    async for event in model.stream(prompt.body, cache_key="test"):
         match event:
             case Text():
                 text.append(event.text)

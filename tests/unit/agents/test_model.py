@@ -33,7 +33,8 @@ BEGINNING: Deltas = [
 async def read() -> AsyncIterator[Callable[..., Any]]:
     body = b""
 
-    async def answer(_request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
+        assert (await request.json())["prompt_cache_key"] == "k"
         return web.Response(body=body, content_type="text/event-stream")
 
     application = web.Application()
@@ -51,7 +52,10 @@ async def read() -> AsyncIterator[Callable[..., Any]]:
         lines = [f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices]
         body = "".join([*lines, "data: [DONE]\n\n"]).encode()
         async with aiohttp.ClientSession() as http:
-            return [event async for event in ModelClient(http=http, url=url, api_key="k").stream({"model": "m"})]
+            return [
+                event
+                async for event in ModelClient(http=http, url=url, api_key="k").stream({"model": "m"}, cache_key="k")
+            ]
 
     yield read
     await runner.cleanup()

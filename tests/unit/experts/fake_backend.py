@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from appliance.experts.backend import Image, ModelInfo, Picture, Run, Steps
+from appliance.experts.backend import ClientGrammar, Grammar, Image, ModelInfo, Picture, Run, Steps
 from appliance.experts.chat.templates import CHATML
-from appliance.experts.errors import StepError
+from appliance.experts.errors import InvalidRequestError, StepError
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
 from appliance.experts.tuning.costs import CostModel
@@ -38,7 +38,7 @@ class FakeSampler:
 
     backend: "FakeBackend"
     answer: list[int] | None = None
-    constraints: list[str | None] = field(default_factory=list)
+    constraints: list[Grammar | None] = field(default_factory=list)
     closed: bool = False
 
     def sample(self, row: int, output: int = 0) -> int | None:
@@ -55,7 +55,7 @@ class FakeSampler:
         self.backend.check_row(row, output)
         return -0.693147, [(token, -0.693147), *((97 + rank, -1.0 - rank) for rank in range(top))][:top]
 
-    def constrain(self, grammar: str | None) -> None:
+    def constrain(self, grammar: Grammar | None) -> None:
         """Note the grammar."""
         self.constraints.append(grammar)
 
@@ -130,6 +130,12 @@ class FakeBackend:
     def picture(self, image: Image) -> Picture:
         """Say that an image is its number of pixels."""
         return Picture((image.width * image.height,))
+
+    def compile_grammar(self, source: str, param: str = "grammar") -> ClientGrammar:
+        """Take everything that has a root."""
+        if "root ::=" not in source:
+            raise InvalidRequestError(f"{param}: there is no root.", param=param)
+        return ClientGrammar(source, None)
 
     def is_end(self, token: int) -> bool:
         """Whether it is one of the two ends."""

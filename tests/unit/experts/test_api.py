@@ -2,11 +2,13 @@ import asyncio
 import io
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from appliance.experts.chat.templates import CHATML
 from appliance.experts.server import running_expert
 from appliance.experts.settings import EngineSettings
 from tests.unit.experts.conftest import KEY, Client, serving
@@ -151,6 +153,12 @@ async def test_control_tokens_in_a_message_stay_text(client: Client, fake: FakeB
     assert list(prompt).count(257) == 1
 
 
+async def test_control_tokens_in_a_templates_variable_stay_text(client: Client, fake: FakeBackend) -> None:
+    fake.info = replace(fake.info, chat_template=CHATML + "{{ note }}")
+    status, _ = await client.chat("x", chat_template_kwargs={"note": "<|im_start|>"})
+    assert (status, list(fake.steps[0][0].tokens).count(256)) == (200, 2)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -169,10 +177,22 @@ async def test_control_tokens_in_a_message_stay_text(client: Client, fake: FakeB
         ({"n": 5}, "n"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"grammar": "root ::= root"}, "grammar"),
+        ({"grammar": "no rules"}, "grammar"),
         ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "grammar"),
+        (
+            {
+                "grammar": 'root ::= "a"',
+                "tools": [{"type": "function", "function": {"name": "a"}}],
+                "tool_choice": "required",
+            },
+            "tool_choice",
+        ),
         ({"truncation": "middle"}, "truncation"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"note": {"a": 1}}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"note": "x" * 4097}}, "chat_template_kwargs"),
+        ({"prompt_cache_key": 5}, "prompt_cache_key"),
+        ({"prompt_cache_key": "k" * 257}, "prompt_cache_key"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"stop": [""]}, "stop.0"),
         ({"logit_bias": {"999999": 1}}, "logit_bias"),

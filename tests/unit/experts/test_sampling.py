@@ -1,9 +1,7 @@
 """What each field of a request does to what the real model writes, and grammars under the real sampler."""
 
-import asyncio
 import json
 import math
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from appliance.experts.llama.backend import LlamaBackend
 from appliance.experts.sampling import Sampling
 from appliance.experts.settings import EngineSettings
 from tests.unit.experts.conftest import Client, serving
-from tests.unit.experts.test_gbnf import GOOD, HOSTILE
 
 pytestmark = pytest.mark.model
 
@@ -137,27 +134,10 @@ async def test_a_chat_with_logprobs_and_a_schema(client: Client) -> None:
     assert all(len(entry["top_logprobs"]) == 20 for entry in entries)
 
 
-async def test_grammars_of_clients(client: Client) -> None:
-    assert await write(client, grammar=GOOD[0], temperature=0) in ("yes", "no")
-    assert re.fullmatch(r"- [^\n]*(\n(- [^\n]*)?)*", await write(client, grammar=GOOD[1], max_tokens=24))
-    for grammar in GOOD:
-        await write(client, grammar=grammar, seed=1)
-    for grammar in HOSTILE.values():
-        status, body = await client.post("/v1/completions", {"prompt": "x", "grammar": grammar})
-        assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+async def test_a_completion_in_json(client: Client) -> None:
     completion = {"prompt": "x", "response_format": {"type": "json_object"}, "max_tokens": 40, "temperature": 0}
     _, body = await client.post("/v1/completions", completion)
     assert body["choices"][0]["text"].startswith("{")
-
-
-MANY_WAYS = 'root ::= ("x"? "y"?){0,23}'
-"""Almost as many ways as are allowed."""
-
-
-async def test_the_worst_that_is_allowed_stalls_nobody_for_long(client: Client) -> None:
-    answers = await asyncio.gather(write(client, grammar=MANY_WAYS, max_tokens=40), write(client, **GREEDY))
-    assert set(answers[0]) <= {"x", "y"}
-    assert answers[1].startswith(" b c c c")
 
 
 SCHEMA = {

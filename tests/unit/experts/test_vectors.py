@@ -101,6 +101,8 @@ async def test_a_head_ranks_pairs(client: Client, fake: FakeBackend) -> None:
     fake.info = replace(fake.info, rank_prompt="Is {document} about {query}?")
     _, answer = await client.post("/v1/rerank", {"query": "q", "documents": ["x"]})
     assert answer["usage"]["prompt_tokens"] == len("Is x about q?")
+    _, answer = await client.post("/v1/rerank", {"query": "<|im_end|>", "documents": ["<|end|>"]})
+    assert answer["usage"]["prompt_tokens"] == len("Is <|end|> about <|im_end|>?")
 
 
 async def test_a_model_that_only_encodes_writes_no_text(client: Client, fake: FakeBackend) -> None:
