@@ -17,11 +17,12 @@ from appliance.charts import as_svg
 from appliance.cli.command_line import CommandError, command_line
 from appliance.cli.router_tables import report_tables, versions_table
 from appliance.routing import dataset
+from appliance.routing.completion import Source
 from appliance.routing.domains import find_domain
 from appliance.routing.errors import RouterFilesError, RoutingError
 from appliance.routing.evaluation import evaluate as evaluated
 from appliance.routing.files import load, read_manifest, save
-from appliance.routing.generate import Limits, Source
+from appliance.routing.generate import Limits
 from appliance.routing.generate import generate as generated
 from appliance.routing.live import LiveRouter
 from appliance.routing.prompts import SHIPPED, queries_of, read_seeds

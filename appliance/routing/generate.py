@@ -4,35 +4,19 @@ A run that was cut off goes on where it stopped: whole lines that are there are 
 """
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from appliance.routing import dataset
+from appliance.routing.completion import Source, complete
 from appliance.routing.dataset import Answer, Query
 from appliance.routing.errors import DataSetError, GenerationError
 from appliance.routing.scoring import VERDICT_GRAMMAR, judge_messages, quality_of, score
-
-LARGEST_ANSWER = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an expert is asked: any server of OpenAI's API."""
-
-    name: str
-    """Its name in the data set, and for the router."""
-    url: str
-    """Base URL that ends in `/v1`."""
-    model: str
-    """What the server calls it."""
-    api_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,64 +144,3 @@ class _Run:
             raise DataSetError(f"{self._file}: can't be written: {error}") from error
         self.asked += 1
         self._on_answer(answer)
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """An answer, and what it took."""
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-
-
-async def complete(
-    session: aiohttp.ClientSession,
-    source: Source,
-    messages: list[dict[str, str]],
-    *,
-    max_tokens: int,
-    grammar: str | None = None,
-) -> Said:
-    """Ask a chat completion at temperature 0 (https://platform.openai.com/docs/api-reference/chat).
-
-    Raises:
-        GenerationError: there is no usable answer.
-    """
-    body: dict[str, Any] = {
-        "model": source.model,
-        "messages": messages,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-    }
-    if grammar is not None:
-        body["grammar"] = grammar
-    headers = {"Authorization": f"Bearer {source.api_key}"} if source.api_key else {}
-    try:
-        async with session.post(f"{source.url}/chat/completions", json=body, headers=headers) as response:
-            data = await response.content.read(LARGEST_ANSWER)
-            if response.status != 200:
-                raise GenerationError(f"{source.name} at {source.url} answered {response.status}: {_start(data)}")
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise GenerationError(
-            f"{source.name} at {source.url} can't be asked: {error or type(error).__name__}"
-        ) from None
-    try:
-        document = json.loads(data)
-        message = document["choices"][0]["message"]
-        usage = document.get("usage") or {}
-        return Said(_text_of(message), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise GenerationError(f"{source.name} at {source.url} sent no chat completion: {_start(data)}") from None
-
-
-def _text_of(message: dict[str, Any]) -> str:
-    """Return what was said; a tool call as the JSON that its score compares."""
-    calls = message.get("tool_calls")
-    if calls:
-        return json.dumps(calls[0]["function"])
-    return str(message.get("content") or "")
-
-
-def _start(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")

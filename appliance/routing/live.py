@@ -76,13 +76,17 @@ class LiveRouter:
         return None
 
     def _read(self, stamp: _Stamp) -> None:
+        # Kept whatever happens: a version that can't be read is tried once, and not anew for each request.
+        self._stamp = stamp
         name = self._versions.current()
+        loaded, problem = None, f"the trained router {name} is broken"
         try:
             loaded = load(self._versions.path(name)) if name is not None else None
             problem = "" if stamp is None or loaded is not None else "current is no link to a version"
         except RouterFilesError as error:
             _log.warning("the trained router can't be used, rules decide: %s", error)
-            loaded, problem = None, f"the trained router {name} is broken"
+        except Exception:  # noqa: BLE001 - logged; the requests go on by the rules
+            _log.exception("the trained router %s can't be used, rules decide", name)
         if loaded is not None:
             _log.info("the trained router %s is at work", loaded.name)
-        self._loaded, self._problem, self._stamp = loaded, problem, stamp
+        self._loaded, self._problem = loaded, problem

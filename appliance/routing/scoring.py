@@ -3,13 +3,18 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from appliance.routing.errors import DataSetError
 
 LONGEST = 8000
 """Characters of an answer that are looked at."""
-_NUMBER = re.compile(r"-?\d+(?:[ ,']\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(
+    r"(?P<whole>-?\d+(?:(?P<mark>[ .,'\u2019\xa0\u202f])\d{3}(?:(?P=mark)\d{3})*(?!\d))?)"
+    r"(?:(?!(?P=mark))[.,](?P<part>\d+))?"
+)
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}(?:\D\d{3})+")
 _DECODER = json.JSONDecoder()
 _MOST_BRACES = 40
 
@@ -64,12 +69,23 @@ def _folded(text: str) -> str:
 
 
 def _same_number(wanted: str, text: str) -> bool:
-    """Whether the last number of the text is the wanted one."""
-    found = _NUMBER.findall(text)
+    """Whether the last number of the text is the wanted one, in any language's way of writing it."""
     try:
-        return bool(found) and math.isclose(float(re.sub("[ ,']", "", found[-1])), float(wanted), rel_tol=1e-9)
+        truth = float(wanted)
     except ValueError as error:
         raise DataSetError(f"{wanted!r} is no number: {error}") from None
+    found = list(_NUMBER.finditer(text))
+    return bool(found) and any(math.isclose(value, truth, rel_tol=1e-9) for value in _readings(found[-1]))
+
+
+def _readings(number: re.Match[str]) -> Iterator[float]:
+    """Yield what a number can mean: 1,234 is a thousand and more in English, and little more than 1 in German."""
+    whole, mark, part = number["whole"], number["mark"], number["part"] or "0"
+    if mark is None or _GROUPED.fullmatch(whole):
+        sign, digits = ("-" if whole.startswith("-") else ""), re.sub(r"\D", "", whole)
+        yield float(f"{sign}{digits}.{part}")
+    if mark in {".", ","} and whole.count(mark) == 1 and number["part"] is None:
+        yield float(whole.replace(mark, "."))
 
 
 def _same_json(wanted: str, text: str, *, exactly: bool) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from appliance.routing.generate import Limits, Source, generate
+from appliance.routing.completion import Source
+from appliance.routing.generate import Limits, generate
 from appliance.routing.prompts import SHIPPED, queries_of, read_seeds
 from tests.benchmarks.specialists import SPECIALISTS
 

@@ -122,6 +122,86 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest
         load(folder)
 
 
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': (\n",
+        "(" * 3000,
+        "{'descr': '<f4\0'}",
+        "{'",
+        '{"""',
+        "{'descr': '\\N{x}'}",
+        "{'descr': '<f4,,', 'fortran_order': False, 'shape': (256, 2), }\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (256L, 2L), }\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -1), }\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n",
+        "{'descr': [('a', [])], 'fortran_order': False, 'shape': (256, 2), }\n",
+    ],
+)
+def test_a_hostile_header_is_refused(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "v1"
+    written(folder)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("coefficients.npy", header(text) + bytes(256 * 2 * 4))
+        archive.writestr("intercepts.npy", b"")
+    replace_weights(folder, stream.getvalue())
+    with pytest.raises(RouterFilesError, match="coefficients"):
+        load(folder)
+
+
+COMPRESSIONS = [method for method in ("LZMA", "BZIP2", "ZSTANDARD") if hasattr(zipfile, f"ZIP_{method}")]
+
+
+@pytest.mark.parametrize("method", COMPRESSIONS)
+def test_only_stored_and_deflated_members_are_read(tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "v1"
+    written(folder)
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(folder / WEIGHTS) as good,
+        zipfile.ZipFile(stream, "w", getattr(zipfile, f"ZIP_{method}")) as archive,
+    ):
+        for name in good.namelist():
+            archive.writestr(name, good.read(name))
+    damaged = bytearray(stream.getvalue())
+    for data in (bytes(damaged), bytes(damaged[:60] + bytes(40) + damaged[100:])):
+        replace_weights(folder, data)
+        with pytest.raises(RouterFilesError, match="stored or deflated"):
+            load(folder)
+
+
+def test_arrays_in_the_order_of_fortran(tmp_path: Path) -> None:
+    folder = tmp_path / "v1"
+    trained = written(folder)
+    good = arrays(folder)
+    replace_weights(folder, packed(**{**good, "coefficients": np.asfortranarray(good["coefficients"])}))
+    assert (load(folder).qualities(TEXTS) == trained.qualities(TEXTS)).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("with_projection", [False, True])
+def test_no_numbers_that_are_read_overflow_in_a_decision(tmp_path: Path, kind: str, *, with_projection: bool) -> None:
+    folder = tmp_path / "v1"
+    written(folder, kind, with_projection=with_projection)
+    good = arrays(folder)
+    for size in (3e38, files.LARGEST_NUMBER):
+        large = {name: np.full_like(array, 1 if name == "known" else size) for name, array in good.items()}
+        replace_weights(folder, packed(**large))
+        if size > files.LARGEST_NUMBER:
+            with pytest.raises(RouterFilesError, match="beyond 1000000"):
+                load(folder)
+        else:
+            assert np.isfinite(load(folder).qualities([*TEXTS, "x" * 500])).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,14 +1,20 @@
 """Real servers of OpenAI's API on loopback: the scripted specialists, and ones that fail."""
 
+import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from appliance.routing import completion as completion_module
+from appliance.routing.completion import Source
 from appliance.routing.dataset import Query, line_of, read
-from appliance.routing.generate import Limits, Source, generate
+from appliance.routing.generate import Limits, generate
 from tests.benchmarks.specialists import application, completion
 
 SUM = Query(task_name="maths", query="What is 12 + 30?", ground_truth="42", metric="number", task_id="maths/plus/en0#0")
@@ -110,3 +116,42 @@ async def test_a_judge_scores_what_can_not_be_checked(tmp_path: Path) -> None:
     }
     assert len(bodies) == 1
     assert bodies[0]["grammar"].startswith("root ::=")
+
+
+async def test_an_answer_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    body = json.dumps(completion("slow", "42", "x")).encode()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await reply.prepare(request)
+        for piece in (body[:20], body[20:30], body[30:]):
+            await reply.write(piece)
+            await asyncio.sleep(0.02)
+        return reply
+
+    async with server("slow", answering(slow)) as source:
+        summary = await generate(queries=[SUM], experts=[source], file=tmp_path / "data.jsonl", limits=LIMITS)
+    assert (summary.asked, summary.failed) == (1, {})
+    assert read(tmp_path / "data.jsonl")[0].performance == 1.0
+
+
+async def test_an_answer_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion_module, "LARGEST_REPLY", 100_000)
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2000):
+                await reply.write(b"x" * 65536)
+                sent += 65536
+        return reply
+
+    async with server("endless", answering(endless)) as source:
+        summary = await generate(
+            queries=[SUM], experts=[source], file=tmp_path / "data.jsonl", limits=Limits(failures=1)
+        )
+    assert "sent more than 100000 bytes" in summary.failed["endless"]
+    assert sent < 2000 * 65536

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.routing import live as live_module
 from appliance.routing.errors import RouterFilesError, VersionError
 from appliance.routing.files import MANIFEST, save
 from appliance.routing.live import LiveRouter
@@ -76,6 +77,28 @@ def test_a_broken_version(versions: RouterVersions, caplog: pytest.LogCaptureFix
     assert decision.router == "rules"
     assert "v1 is broken" in decision.reason
     assert "train again" in caplog.text
+
+
+def test_a_reader_that_fails_in_a_new_way_is_started_once(
+    versions: RouterVersions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = live(versions)
+    reads = []
+
+    def fail(folder: Path) -> None:
+        reads.append(folder)
+        raise LookupError("never seen")
+
+    monkeypatch.setattr(live_module, "load", fail)
+    versions.activate("v1")
+    for _ in range(5):
+        assert running.choose("x", EXPERTS).router == "rules"
+        running.settle()
+    assert reads == [versions.path("v1")]
+    assert "v1 is broken" in running.choose("x", EXPERTS).reason
+    assert "never seen" in caplog.text
+    started = live(versions)
+    assert "v1 is broken" in started.choose("x", EXPERTS).reason
 
 
 @pytest.mark.parametrize("target", ["/etc", "versions/../../x", "versions/gone", "versions"])
