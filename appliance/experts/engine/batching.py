@@ -19,8 +19,8 @@ def plan(running: Sequence[Running], settings: EngineSettings, costs: StepCosts)
     long one. A request that is alone may draft tokens, where that pays.
     """
     budget = max(settings.batch_tokens, settings.slots)
-    if len(running) == 1 and costs.draft_pays(running[0].lookup.chance):
-        running[0].draft(settings.draft_tokens)
+    if len(running) == 1:
+        running[0].draft(costs.draft_tokens(running[0].lookup.chance, settings.draft_tokens))
     batch: list[tuple[Running, Run]] = []
     prompts: list[Running] = []
     for request in running:

@@ -45,10 +45,18 @@ class StepCosts:
             return None
         return max(1, int((stall_factor - 1) * alone / self._token))
 
-    def draft_pays(self, chance: float) -> bool:
-        """Whether one more token in the step of a lone stream costs less than the chance that it saves a step."""
+    def draft_tokens(self, chance: float, most: int) -> int:
+        """Return how many tokens a lone stream should draft, given the chance that each of them comes true.
+
+        One more is worth it as long as it costs less than the chance that it saves a step.
+        """
         alone = self._streams.get(1)
-        return alone is not None and self._token is not None and chance * alone > self._token
+        if alone is None or not self._token:
+            return 0
+        tokens = 0
+        while tokens < most and chance ** (tokens + 1) * alone > self._token:
+            tokens += 1
+        return tokens
 
     def _alone(self, streams: int) -> float | None:
         """Return the length of a step without prompts, if need be of a like number of streams."""

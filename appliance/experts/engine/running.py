@@ -66,7 +66,7 @@ class Running:
 
     def draft(self, most: int) -> None:
         """Guess at most so many tokens of the answer, to be computed with the next one in a single run."""
-        if self.started and len(self._pending) == 1:
+        if most and self.started and len(self._pending) == 1:
             self._draft = self.lookup.guess(min(most, self._room - self._generated - 1))
 
     def next_run(self, most: int) -> Run:
@@ -96,7 +96,6 @@ class Running:
                 break
             accepted += 1
         if draft:
-            self.lookup.learn(len(draft), accepted)
             self._metrics.count_drafted(len(draft), accepted)
             kept = len(self.slot.tokens) - len(draft) + accepted
             del self.slot.tokens[self._backend.keep(self.slot.seq, kept) :]

@@ -9,14 +9,8 @@ from collections.abc import Sequence
 LENGTHS = (3, 2)
 """Tokens that must be the same before a guess, longer ones first."""
 
-SMOOTHING = 0.1
-"""Weight of the newest guess in the moving average of those that came true."""
-
-FIRST_CHANCE = 0.7
-"""What is believed of a guess before any was made."""
-
-RECOVERY = 0.01
-"""How much the belief grows with each token that came without a guess, so that guessing is tried again."""
+SMOOTHING = 0.15
+"""Weight of the newest token in the moving average of guesses that came true."""
 
 
 class PromptLookup:
@@ -26,15 +20,17 @@ class PromptLookup:
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         """Where a few tokens that stand in a row were followed by something the last time."""
-        self.chance = FIRST_CHANCE
-        """How likely a guessed token is to come true."""
+        self.chance = 0.0
+        """How likely a guess is to come true. It is learnt from every token for which there was a guess, also when
+        nothing was drafted, so that trying costs nothing."""
         for token in prompt:
             self._append(token)
 
     def add(self, token: int) -> None:
         """Take the next token of the answer."""
+        if guess := self.guess(1):
+            self.chance += SMOOTHING * ((guess[0] == token) - self.chance)
         self._append(token)
-        self.chance = min(self.chance + RECOVERY, FIRST_CHANCE) if self.chance < FIRST_CHANCE else self.chance
 
     def guess(self, most: int) -> list[int]:
         """Return what may come next, at most so many tokens."""
@@ -43,10 +39,6 @@ class PromptLookup:
             if start is not None:
                 return self._tokens[start : start + max(most, 0)]
         return []
-
-    def learn(self, drafted: int, accepted: int) -> None:
-        """Take how many guessed tokens there were, and how many of them came true."""
-        self.chance += SMOOTHING * (accepted / drafted - self.chance)
 
     def _append(self, token: int) -> None:
         end = len(self._tokens)

@@ -81,7 +81,7 @@ async def test_drafts_change_no_answer(model: Path, monkeypatch: pytest.MonkeyPa
     prompt = "Repeat this list three times: red, green, blue, red, green, blue, red, green, blue."
     answers = []
     for pays in (False, True):
-        monkeypatch.setattr(StepCosts, "draft_pays", lambda *_, pays=pays: pays)
+        monkeypatch.setattr(StepCosts, "draft_tokens", lambda *_, pays=pays: 4 * pays)
         async with serving(lambda: LlamaBackend(model, SETTINGS), SETTINGS) as client:
             _, body = await client.chat(prompt, temperature=0, max_tokens=48)
             async with client.session.get(client.url + "/metrics") as response:
