@@ -67,15 +67,19 @@ class LlamaSampler:
         self._vocabulary = vocabulary
         self._grammar: _State | None = None
         self._chain: int | None = _build_chain(sampling, vocabulary)
+        self._takes_best = sampling.greedy and not sampling.penalises and not sampling.logit_bias
+        self._row_type = ctypes.c_float * vocabulary
 
     def sample(self, row: int, output: int = 0) -> int | None:
         """Choose from the logits of the batch's given run; None if the grammar allows no token at all."""
         index = self._rows[row] + output
         grammar = self._grammar
+        if grammar is None and self._takes_best:
+            # What the chain would do, in a fifteenth of its time: it makes a list of all candidates first.
+            return int(self._logits(index).argmax())
         if grammar is None:
             return cast("int", llama_cpp.llama_sampler_sample(self._chain, self._context, index))
-        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,))
+        logits = self._logits(index)
         token = self._choose(_candidates(logits, None))
         if token is None or not grammar.allows(token):
             likely = np.argpartition(logits, -LIKELY)[-LIKELY:] if self._vocabulary > LIKELY else None
@@ -90,8 +94,7 @@ class LlamaSampler:
 
     def logprobs(self, row: int, token: int, top: int, output: int = 0) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-softmax of the raw logits at a token and at the `top` best ones."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, self._rows[row] + output)
-        logits = np.ctypeslib.as_array(pointer, (self._vocabulary,))
+        logits = self._logits(self._rows[row] + output)
         best = float(logits.max())
         total = best + math.log(float(np.exp(logits - best).sum(dtype=np.float64)))
         if not top:
@@ -99,6 +102,11 @@ class LlamaSampler:
         ids = np.argpartition(logits, -top)[-top:] if top < len(logits) else np.arange(len(logits))
         ids = ids[np.argsort(-logits[ids], kind="stable")]
         return float(logits[token]) - total, [(int(other), float(logits[other]) - total) for other in ids]
+
+    def _logits(self, index: int) -> npt.NDArray[np.float32]:
+        """Return the logits of a token of the last batch, without a copy."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+        return np.frombuffer(self._row_type.from_address(ctypes.addressof(pointer.contents)), np.float32)
 
     def constrain(self, grammar: Grammar | None) -> None:
         """Enforce a grammar from the next token on."""
