@@ -20,8 +20,9 @@ def test_the_chance_of_a_guess_is_learnt_from_the_answer_alone() -> None:
     assert lookup.chance > 0.9
     assert COSTS.draft_tokens(lookup.chance, 8) > 4
     assert lookup.guess(5) == POEM[:5]
-    for token in reversed(POEM):
-        lookup.add(token)
+    for other in range(100, 110):
+        for token in (0, 1, other):
+            lookup.add(token)
     assert lookup.chance < 0.5
     assert COSTS.draft_tokens(lookup.chance, 8) == 0
 
