@@ -33,7 +33,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]', re.DOTALL)
 
 _LIMITS = LLParserLimits(
     step_lexer_fuel=200_000,  # about 15 ms
-    step_max_items=50_000,  # about 3 ms
+    step_max_items=150_000,  # about 8 ms
     max_lexer_states=20_000,  # about 40 MB
     max_grammar_size=100_000,
     verbose_errors=False,

@@ -46,6 +46,7 @@ WRITTEN = {
     'root ::= ""': r"",
     "root ::= (" + " | ".join(f'"x"{{{count}}}' for count in range(1, 40)) + ') "x"*': r"x*",
     'root ::= "a" |\n  "\\x41" ("b" | )?\n': r"a|Ab?",
+    'root ::= [^t]* [^t]* "!"': r"[^t]*",
     'root ::= "(" root ")" | [a-c]': r"\(*[a-c]?\)*",
 }
 """Grammars, and what an answer looks like that may be cut."""
