@@ -1,6 +1,6 @@
 """The data set: who answered what how well, one JSON object per line, as LLMRouter reads and writes it.
 
-The format is that of llmrouter-lib 0.3.1 (https://github.com/ulab-uiuc/LLMRouter, llmrouter/data/README.md, "Routing
+The format is that of llmrouter-lib 0.4.0 (https://github.com/ulab-uiuc/LLMRouter, llmrouter/data/README.md, "Routing
 Data JSONL"): a line per query and model. Ours adds `cost` and, under names that LLMRouter ignores, `language`,
 `instructions` and `held_out`; it asks for `query`, `model_name` and `performance` alone, and keeps the rest.
 """

@@ -11,7 +11,7 @@ from appliance.routing.dataset import Answer, line_of, numbered, read, write
 from appliance.routing.errors import DataSetError
 from tests.fuzzing import JSON
 
-# The example of LLMRouter's llmrouter/data/README.md, version 0.3.1.
+# The example of LLMRouter's llmrouter/data/README.md.
 THEIRS: dict[str, Any] = {
     "task_name": "gsm8k", "query": "Janet has 4 apples. She gives 2 to Bob. How many does she have left?",
     "ground_truth": "2", "metric": "GSM8K", "choices": None, "task_id": None, "model_name": "llama3-chatqa-1.5-8b",
