@@ -78,6 +78,8 @@ def generate(
     if len(names) < 2:
         raise CommandError("there are fewer than two experts to choose from: name them with --expert NAME or NAME=URL")
     sources = [_source(name, settings, api_key_file) for name in names]
+    if len({source.name for source in sources}) < len(sources):
+        raise typer.BadParameter("an expert is named twice.", param_hint="--expert")
     file = output or _data_file(settings)
     limits = Limits(max_tokens=max_tokens, concurrency=concurrency, timeout=timeout)
     with _translated():
@@ -94,11 +96,15 @@ def generate(
                 )
             )
     if as_json:
-        typer.echo(json.dumps({"file": str(file), "asked": summary.asked, "failed": summary.failed}))
+        done = {"asked": summary.asked, "failed": summary.failed, "skipped": summary.skipped}
+        typer.echo(json.dumps({"file": str(file), **done}))
     else:
         typer.echo(f"{file}: {summary.asked} new answers beside {summary.there}.")
         if summary.unjudged:
             typer.echo(f"{summary.unjudged} queries were left out: only a judge can score them (--judge NAME).")
+        for name, reasons in summary.skipped.items():
+            told = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
+            typer.echo(f"{name}: {sum(reasons.values())} answers are missing: {told}. Run the command again for them.")
     if summary.failed:
         told = "; ".join(f"{name}: {why}" for name, why in summary.failed.items())
         raise CommandError(f"{told}. Run the command again to go on where it stopped")
@@ -310,6 +316,8 @@ def _source(text: str, settings: Settings, key_file: Path | None) -> Source:
     name, _, url = text.partition("=")
     key = os.environ.get(KEY_VARIABLE, "")
     model = name
+    if not name.isprintable() or not 1 <= len(name) <= 256:
+        raise typer.BadParameter(f"{name!r} can't be an expert's name.", param_hint="--expert")
     if not url:
         host = settings.gateway.host if settings.gateway.host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}/v1"

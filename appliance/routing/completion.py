@@ -9,6 +9,7 @@ import aiohttp
 from appliance.routing.errors import GenerationError
 
 LARGEST_REPLY = 4 * 1024 * 1024
+MOST_TOKENS = 1_000_000_000
 _PIECE = 64 * 1024
 
 
@@ -61,15 +62,16 @@ async def complete(
             data = await _whole(response, source)
             if response.status != 200:
                 raise GenerationError(f"{source.name} at {source.url} answered {response.status}: {_start(data)}")
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise GenerationError(
             f"{source.name} at {source.url} can't be asked: {error or type(error).__name__}"
         ) from None
     try:
         document = json.loads(data)
-        message = document["choices"][0]["message"]
+        text = _text_of(document["choices"][0]["message"])
+        text.encode()
         usage = document.get("usage") or {}
-        return Said(_text_of(message), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+        return Said(text, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise GenerationError(f"{source.name} at {source.url} sent no chat completion: {_start(data)}") from None
 
@@ -88,8 +90,22 @@ def _text_of(message: dict[str, Any]) -> str:
     calls = message.get("tool_calls")
     if calls:
         return json.dumps(calls[0]["function"])
-    return str(message.get("content") or "")
+    content = message.get("content")
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise TypeError("the content is no text")
+    return content
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens; 0 where a server does not tell it."""
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+        raise ValueError("the usage is no number of tokens")
+    return value
 
 
 def _start(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")
+    return ascii(data[:200].decode("utf-8", "replace"))

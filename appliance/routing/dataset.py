@@ -1,11 +1,12 @@
 """The data set: who answered what how well, one JSON object per line, as LLMRouter reads and writes it.
 
-The format is that of llmrouter-lib 0.3.1 (https://github.com/ulab-uiuc/LLMRouter, llmrouter/data/README.md, "Routing
+The format is that of llmrouter-lib 0.4.0 (https://github.com/ulab-uiuc/LLMRouter, llmrouter/data/README.md, "Routing
 Data JSONL"): a line per query and model. Ours adds `cost` and, under names that LLMRouter ignores, `language`,
 `instructions` and `held_out`; it asks for `query`, `model_name` and `performance` alone, and keeps the rest.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +96,7 @@ def read(file: Path, *, drop_broken_end: bool = False) -> list[Answer]:
         if not line.strip():
             continue
         try:
-            answers.append(Answer.model_validate(json.loads(line, parse_constant=_refuse)))
+            answers.append(Answer.model_validate(json.loads(line, parse_constant=_refuse, parse_float=_finite)))
         except (ValueError, RecursionError) as error:
             if drop_broken_end and not ended:
                 break
@@ -104,8 +105,14 @@ def read(file: Path, *, drop_broken_end: bool = False) -> list[Answer]:
 
 
 def line_of(answer: Answer) -> str:
-    """Return an answer's line, with its end."""
-    return json.dumps(answer.model_dump(mode="json"), ensure_ascii=False) + "\n"
+    """Return an answer's line, with its end; escaped if a text of it holds half a character."""
+    document = answer.model_dump()
+    line = json.dumps(document, ensure_ascii=False) + "\n"
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document) + "\n"
+    return line
 
 
 def numbered(answers: Iterable[Answer]) -> list[Answer]:
@@ -156,6 +163,13 @@ def _lines(file: Path) -> Iterator[tuple[int, str, bool]]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number} is too large")
+    return value
 
 
 def _told(error: Exception) -> str:

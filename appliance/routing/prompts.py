@@ -8,6 +8,7 @@ entries are `$name_key`. `compute` is arithmetic over the numbers; the answer na
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Literal
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.routing.arithmetic import compute
 from appliance.routing.dataset import Query
-from appliance.routing.errors import SeedsError
+from appliance.routing.errors import DataSetError, SeedsError
+from appliance.routing.scoring import check
 from appliance.settings.model import Domain
 
 SHIPPED = Path(__file__).parent / "seeds"
@@ -56,13 +58,32 @@ class _Task(_Strict):
     queries: dict[_Word, Annotated[list[str], Field(min_length=1)]]
 
 
-class SeedFile(_Strict):
-    """One file of seed prompts."""
-
+class _Content(_Strict):
     domain: Domain
     instructions: str = ""
     """Sent to the expert as the system's message; the router never sees it."""
     tasks: list[_Task]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedFile:
+    """One file of seed prompts."""
+
+    path: Path
+    content: _Content
+    lines: tuple[int, ...]
+    """Where each task begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    name: str
+    where: str
+    """File and line of its task."""
+    content: _Content
+    task: _Task
+    language: str
+    text: str
 
 
 def read_seeds(folder: Path = SHIPPED) -> list[SeedFile]:
@@ -81,37 +102,35 @@ def queries_of(seeds: Sequence[SeedFile], *, per_template: int, seed: int) -> li
     """Draw up to so many different queries from each template.
 
     Raises:
-        SeedsError: a template names a value that is not there.
+        SeedsError: a template names a value that is not there, or answers to it can't be scored.
     """
     found: dict[tuple[str, str], Query] = {}
     for file in seeds:
-        for task in file.tasks:
-            for language, number, text in _templates(task):
-                name = f"{file.domain}/{task.id}/{language}{number}"
-                # A source of its own, so that a further template leaves the others' queries as they are.
-                source = random.Random(f"{seed} {name}")  # noqa: S311 - repeatable, not secret
-                drawn: dict[str, Query] = {}
-                for _ in range(per_template * TRIES):
-                    if len(drawn) == per_template:
-                        break
-                    query = _draw(file, task, (language, name, text), source)
-                    drawn.setdefault(query.query, query)
-                for position, query in enumerate(drawn.values()):
-                    found.setdefault(
-                        (query.task_name, query.query), query.model_copy(update={"task_id": f"{name}#{position}"})
-                    )
+        for template in _templates(file):
+            # A source of its own, so that a further template leaves the others' queries as they are.
+            source = random.Random(f"{seed} {template.name}")  # noqa: S311 - repeatable, not secret
+            drawn: dict[str, Query] = {}
+            for _ in range(per_template * TRIES):
+                if len(drawn) == per_template:
+                    break
+                query = _draw(template, source)
+                drawn.setdefault(query.query, query)
+            for position, query in enumerate(drawn.values()):
+                named = query.model_copy(update={"task_id": f"{template.name}#{position}"})
+                found.setdefault((query.task_name, query.query), named)
     return list(found.values())
 
 
-def _templates(task: _Task) -> Iterator[tuple[str, int, str]]:
-    for language, texts in task.queries.items():
-        for number, text in enumerate(texts):
-            yield language, number, text
+def _templates(file: SeedFile) -> Iterator[_Template]:
+    for line, task in zip(file.lines, file.content.tasks, strict=True):
+        for language, texts in task.queries.items():
+            for number, text in enumerate(texts):
+                name = f"{file.content.domain}/{task.id}/{language}{number}"
+                yield _Template(name, f"{file.path}:{line}", file.content, task, language, text)
 
 
-def _draw(file: SeedFile, task: _Task, template: tuple[str, str, str], source: random.Random) -> Query:
-    """Draw a query of a template: its language, name and text."""
-    language, name, text = template
+def _draw(template: _Template, source: random.Random) -> Query:
+    task, language = template.task, template.language
     words: dict[str, str] = {}
     numbers: dict[str, int] = {}
     try:
@@ -126,21 +145,30 @@ def _draw(file: SeedFile, task: _Task, template: tuple[str, str, str], source: r
         if task.compute is not None:
             words["result"] = compute(task.compute, numbers)
         answer_words = {key: re.escape(word) for key, word in words.items()} if task.metric == "regex" else words
-        query, answer = Template(text).substitute(words), Template(task.answer).substitute(answer_words)
+        text, answer = Template(template.text).substitute(words), Template(task.answer).substitute(answer_words)
     except KeyError as error:
-        raise SeedsError(f"{name}: there is no value {error}; name it under `values`") from None
-    except ValueError as error:
-        raise SeedsError(f"{name}: {error}") from None
-    return Query(
-        task_name=file.domain,
-        query=query,
+        raise _wrong(template, f"there is no value {error}; name it under `values`") from None
+    except (ValueError, OverflowError) as error:
+        raise _wrong(template, str(error)) from None
+    query = Query(
+        task_name=template.content.domain,
+        query=text,
         ground_truth=answer,
         metric=task.metric,
-        task_id=name,
+        task_id=template.name,
         language=language,
-        instructions=file.instructions if task.instructions is None else task.instructions,
+        instructions=template.content.instructions if task.instructions is None else task.instructions,
         held_out=task.held_out,
     )
+    try:
+        check(query)
+    except DataSetError as error:
+        raise _wrong(template, str(error)) from None
+    return query
+
+
+def _wrong(template: _Template, what: str) -> SeedsError:
+    return SeedsError(f"{template.where}: {template.name}: {what}")
 
 
 def _words(key: str, drawn: Any, language: str) -> dict[str, str]:
@@ -150,12 +178,25 @@ def _words(key: str, drawn: Any, language: str) -> dict[str, str]:
 
 
 def _read(file: Path) -> SeedFile:
+    lines: tuple[int, ...] = ()
     try:
         if file.stat().st_size > LARGEST:
             raise SeedsError(f"{file}: is larger than {LARGEST} bytes")
-        return SeedFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        lines = _task_lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        return SeedFile(file, _Content.model_validate(yaml.safe_load(text)), lines)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SeedsError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise SeedsError(f"{file}: can't be read: {error}") from None
+        place = first["loc"]
+        line = f":{lines[place[1]]}" if len(place) > 1 and isinstance(place[1], int) and place[0] == "tasks" else ""
+        raise SeedsError(f"{file}{line}: {'.'.join(map(str, place))}: {first['msg']}") from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise SeedsError(f"{file}: can't be read: {' '.join(str(error).split())}") from None
+
+
+def _task_lines(document: yaml.Node | None) -> tuple[int, ...]:
+    """Return where the tasks begin, counted from 1."""
+    entries = document.value if isinstance(document, yaml.MappingNode) else []
+    # Of a key that is there twice, YAML's last one counts.
+    found = [value for key, value in entries if key.value == "tasks" and isinstance(value, yaml.SequenceNode)][-1:]
+    return tuple(task.start_mark.line + 1 for node in found for task in node.value)

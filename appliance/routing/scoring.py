@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from appliance.routing.dataset import Query
 from appliance.routing.errors import DataSetError
 
 LONGEST = 8000
@@ -48,6 +49,19 @@ def score(metric: str, ground_truth: str, response: str) -> float | None:
     raise DataSetError(f"there is no metric {metric!r}; use exact, number, regex, json, tool_call or judge")
 
 
+def check(query: Query) -> None:
+    """See that answers to a query can be scored and written.
+
+    Raises:
+        DataSetError: the metric is not known, the ground truth does not go with it, or a text is not Unicode.
+    """
+    score(query.metric, query.ground_truth, "")
+    try:
+        f"{query.task_name}{query.query}{query.ground_truth}{query.instructions}".encode()
+    except UnicodeEncodeError as error:
+        raise DataSetError(f"a text holds half a character, which can't be written: {error}") from None
+
+
 def judge_messages(query: str, wanted: str, response: str) -> list[dict[str, str]]:
     """Return what a judge is asked; the answer under judgement is quoted as data."""
     rules = (
@@ -72,8 +86,10 @@ def _same_number(wanted: str, text: str) -> bool:
     """Whether the last number of the text is the wanted one, in any language's way of writing it."""
     try:
         truth = float(wanted)
-    except ValueError as error:
-        raise DataSetError(f"{wanted!r} is no number: {error}") from None
+    except ValueError:
+        truth = math.nan
+    if not math.isfinite(truth):
+        raise DataSetError(f"{wanted!r} is no number; write it with digits and a decimal point")
     found = list(_NUMBER.finditer(text))
     return bool(found) and any(math.isclose(value, truth, rel_tol=1e-9) for value in _readings(found[-1]))
 
@@ -92,10 +108,12 @@ def _same_json(wanted: str, text: str, *, exactly: bool) -> bool:
     """Whether the first JSON object of the text is the wanted one; unless `exactly`, it may hold more."""
     try:
         truth = json.loads(wanted)
-    except ValueError as error:
-        raise DataSetError(f"{wanted!r} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataSetError(f"{wanted[:200]!r} is no JSON: {error}") from None
+    if not isinstance(truth, dict):
+        raise DataSetError(f"{wanted[:200]!r} is no JSON object")
     found = _first_object(text)
-    if not isinstance(found, dict) or not isinstance(truth, dict):
+    if not isinstance(found, dict):
         return False
     if exactly:
         return _plain_call(found) == _plain_call(truth)

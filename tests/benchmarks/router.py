@@ -1,5 +1,8 @@
 """The trained router on held-out queries: how far it goes from chance to hindsight, and how long it takes.
 
+Its choices are shown without a verdict: the features were changed after a look at these queries, and the same hand
+wrote the later prompts. What the goal of 90 % is held against are the queries of another hand in `router_blind`.
+
 It learns from `router.jsonl`, what two packaged models and four scripted specialists really answered
 (`tests.benchmarks.router_data` makes it anew).
 """
@@ -58,8 +61,9 @@ async def run(setting: Setting) -> Result:
             "router: way from random to oracle, held-out queries",
             100 * (report.way.share or 0.0),
             "%",
-            ("at least", 90.0),
-            f"{_told(report.way)}; other splits: {100 * min(others):.0f} to {100 * max(others):.0f} %, "
+            None,
+            f"{_told(report.way)}, whose errors were looked at before the signs were added; "
+            f"other splits: {100 * min(others):.0f} to {100 * max(others):.0f} %, "
             f"mean {100 * statistics.mean(others):.1f} %",
         ),
     ]
@@ -69,7 +73,7 @@ async def run(setting: Setting) -> Result:
     share = 100 * (fresh.way.share or 0.0)
     beside = next(policy for policy in fresh.policies if policy.name == "rules")
     note = f"{_told(fresh.way)}; quality of rules {beside.quality:.2f}, of the router {_quality(fresh):.2f}"
-    rows.append(Row("router: the same, prompts written after the method was fixed", share, "%", None, note))
+    rows.append(Row("router: the same, prompts of the same hand, written afterwards", share, "%", None, note))
     if report.never_learned is not None:
         share = 100 * (report.never_learned.share or 0.0)
         rows.append(Row("router: the same, tasks unlike any learned", share, "%", None, _told(report.never_learned)))

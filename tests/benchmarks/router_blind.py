@@ -5,6 +5,7 @@ neither features nor rules were changed for it since. `blind.jsonl` is what the 
 answered. Whoever changes features or rules after a look at the errors here writes new queries first.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,38 @@ from tests.benchmarks.scenario import Result, Row, Scenario, Setting
 
 QUERIES = Path(__file__).parent / "blind"
 ANSWERS = Path(__file__).parent / "blind.jsonl"
+GOAL = 90.0
+"""Percent of the way; it is not reached on these queries when this is written."""
 
 
 async def run(setting: Setting) -> Result:
     """Train as `router` does, evaluate on the blind queries alone."""
     report = blind_report(SEED)
     others = [100 * (blind_report(seed).way.share or 0.0) for seed in FURTHER_SEEDS]
-    by_domain = ", ".join(f"{name} {100 * (way.share or 0.0):.0f} %" for name, way in report.domains.items())
-    setting.say(by_domain)
+    setting.say(_by_domain(report))
+    return Result(rows_of(report, others), [], [], report.as_json())
+
+
+def rows_of(report: Report, others: Sequence[float]) -> list[Row]:
+    """Return what was found; `others` are the percents of the way with other trainings."""
     way = report.way
+    share = 100 * (way.share or 0.0)
     interval = "" if way.low is None or way.high is None else f" (95 %: {100 * way.low:.0f} to {100 * way.high:.0f})"
-    note = f"{way.queries} queries{interval}; {by_domain}; other trainings: {min(others):.0f} to {max(others):.0f} %"
-    rows = [Row("router: way from random to oracle, blind queries", 100 * (way.share or 0.0), "%", None, note)]
-    rows += [
-        Row(f"router: quality of {policy.name}, blind queries", policy.quality, "of 1") for policy in report.policies
+    note = (
+        f"{way.queries} queries{interval}; {_by_domain(report)}; "
+        f"other trainings: {min(others):.0f} to {max(others):.0f} %"
+    )
+    return [
+        Row("router: way from random to oracle, queries of another hand", share, "%", ("at least", GOAL), note),
+        *(
+            Row(f"router: quality of {policy.name}, queries of another hand", policy.quality, "of 1")
+            for policy in report.policies
+        ),
     ]
-    return Result(rows, [], [], report.as_json())
+
+
+def _by_domain(report: Report) -> str:
+    return ", ".join(f"{name} {100 * (way.share or 0.0):.0f} %" for name, way in report.domains.items())
 
 
 def blind_report(seed: int) -> Report:

@@ -130,6 +130,29 @@ def test_generate_asks_running_experts_and_goes_on(run: Run, tmp_path: Path) -> 
     assert run(*arguments, "--expert", "a=ftp://x", "--expert", "b=ftp://x").exit_code == 2
 
 
+def test_what_generate_can_not_do_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    (seeds / "x.yaml").write_text(
+        "domain: maths\ntasks:\n  - {id: bad, metric: regex, answer: (, queries: {en: [a, b, c, d]}}\n"
+    )
+    gone = ("--expert", "a=http://127.0.0.1:9/v1", "--expert", "b=http://127.0.0.1:9/v1")
+    arguments = ("router", "generate", "--seeds", str(seeds), "--output", str(tmp_path / "data.jsonl"))
+    result = run(*arguments, *gone)
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert re.search(r"x\.yaml:3: maths/bad/en0: '\(' is no regular expression", result.stderr)
+    assert len(result.stderr.strip().splitlines()) == 1
+    (seeds / "x.yaml").write_text(
+        "domain: maths\ntasks:\n  - {id: few, metric: exact, answer: x, queries: {en: [a, b]}}\n"
+    )
+    few = run(*arguments, *gone)
+    assert few.exit_code == 0, "fewer failures than an expert is given up for"
+    assert re.search(r"a: 2 answers are missing: 2 x a at http://127\.0\.0\.1:9/v1 can't be asked", few.stdout)
+    assert json.loads(run(*arguments, *gone, "--json").stdout)["skipped"].keys() == {"a", "b"}
+    assert run(*arguments, *gone[:2], *gone[:2]).exit_code == 2
+    assert run(*arguments, *gone[:2], "--expert", "=http://127.0.0.1:9/v1").exit_code == 2
+
+
 def test_a_key_comes_from_a_file_or_the_environment_and_is_never_shown(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
     arguments = ("router", "generate", "--expert", "a=http://127.0.0.1:9/v1", "--expert", "b=http://127.0.0.1:9/v1")

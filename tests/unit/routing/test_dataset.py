@@ -11,7 +11,7 @@ from appliance.routing.dataset import Answer, line_of, numbered, read, write
 from appliance.routing.errors import DataSetError
 from tests.fuzzing import JSON
 
-# The example of LLMRouter's llmrouter/data/README.md, version 0.3.1.
+# The example of LLMRouter's llmrouter/data/README.md.
 THEIRS: dict[str, Any] = {
     "task_name": "gsm8k", "query": "Janet has 4 apples. She gives 2 to Bob. How many does she have left?",
     "ground_truth": "2", "metric": "GSM8K", "choices": None, "task_id": None, "model_name": "llama3-chatqa-1.5-8b",
@@ -72,6 +72,20 @@ def test_too_long_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read(tmp_path / "none.jsonl")
 
 
+def test_half_a_character_is_written_as_it_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(json.dumps({**THEIRS, "response": "x \ud83d"}) + "\n")
+    answers = read(file)
+    write(file, answers)
+    assert read(file) == answers
+
+
+def test_a_number_beyond_all_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(THEIRS)[:-1] + ', "extra": 1e999}')
+    with pytest.raises(DataSetError, match=r"x\.jsonl:1: 1e999 is too large"):
+        read(tmp_path / "x.jsonl")
+
+
 LINES = (
     st.binary(max_size=200)
     | JSON.map(lambda value: json.dumps(value).encode())
@@ -93,5 +107,5 @@ def test_any_line_is_read_or_refused(tmp_path: Path, data: bytes) -> None:
 
 
 def read_back(folder: Path, answer: Answer) -> Answer:
-    (folder / "again.jsonl").write_text(line_of(answer), encoding="utf-8", errors="surrogatepass")
+    (folder / "again.jsonl").write_text(line_of(answer), encoding="utf-8")
     return read(folder / "again.jsonl")[0]

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from appliance.routing import completion as completion_module
 from appliance.routing.completion import Source
 from appliance.routing.dataset import Query, line_of, read
+from appliance.routing.errors import DataSetError
 from appliance.routing.generate import Limits, generate
 from tests.benchmarks.specialists import application, completion
 
@@ -96,6 +97,97 @@ async def test_an_expert_that_fails_is_given_up_and_the_others_go_on(tmp_path: P
     assert "the model is broken" in summary.failed["bad"]
     assert "sent no chat completion" in summary.failed["odd"]
     assert "can't be asked" in summary.failed["gone"]
+
+
+REPLIES = {
+    "half a character": json.dumps({"choices": [{"message": {"content": "x \ud83d"}}]}),
+    "usage without an end": '{"choices": [{"message": {"content": "1"}}], "usage": {"prompt_tokens": Infinity}}',
+    "a huge usage": '{"choices": [{"message": {"content": "1"}}], "usage": {"prompt_tokens": 1e999}}',
+    "a negative usage": json.dumps(completion("x", "1", "x") | {"usage": {"prompt_tokens": -5}}),
+    "a list": json.dumps({"choices": [{"message": {"content": [1]}}]}),
+    "too long for a line": json.dumps(completion("x", "y" * 2_000_000, "x")),
+}
+
+
+@pytest.mark.parametrize("label", REPLIES)
+async def test_a_hostile_reply_is_a_failure_of_its_expert_alone(tmp_path: Path, label: str) -> None:
+    async def hostile(_: web.Request) -> web.Response:
+        return web.Response(text=REPLIES[label], content_type="application/json")
+
+    file = tmp_path / "data.jsonl"
+    async with server("bad", answering(hostile)) as bad, server("sums", application("sums")) as sums:
+        summary = await generate(queries=[SUM], experts=[bad, sums], file=file, limits=LIMITS)
+    assert (summary.asked, summary.failed) == (1, {})
+    ((reason, count),) = summary.skipped["bad"].items()
+    assert count == 1
+    assert reason.isascii()
+    assert [answer.model_name for answer in read(file)] == ["sums"]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+async def test_a_usage_that_is_not_told_counts_as_none(tmp_path: Path, usage: object) -> None:
+    async def untold(_: web.Request) -> web.Response:
+        return web.json_response(completion("x", "42", "x") | {"usage": usage})
+
+    async with server("untold", answering(untold)) as source:
+        summary = await generate(queries=[SUM], experts=[source], file=tmp_path / "data.jsonl", limits=LIMITS)
+    assert (summary.asked, summary.skipped) == (1, {})
+    assert read(tmp_path / "data.jsonl")[0].token_num == 0
+
+
+async def test_what_is_missing_is_told_with_its_reasons(tmp_path: Path) -> None:
+    asked = 0
+
+    async def moody(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked in {2, 4}:
+            return web.json_response({"error": "tired"}, status=503)
+        return web.json_response(completion("moody", "1", "x"))
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=500, text="\x1b[31mno")
+
+    queries = [SUM.model_copy(update={"query": f"What is {number} + 1?"}) for number in range(7)]
+    limits = Limits(concurrency=1, failures=3)
+    async with server("moody", answering(moody)) as first, server("bad", answering(refuse)) as second:
+        summary = await generate(queries=queries, experts=[first, second], file=tmp_path / "d.jsonl", limits=limits)
+    assert list(summary.failed) == ["bad"]
+    ((reason, count),) = summary.skipped["moody"].items()
+    assert ("503" in reason, count) == (True, 2)
+    reasons = {("500" in reason, "\x1b" in reason): count for reason, count in summary.skipped["bad"].items()}
+    assert reasons == {(True, False): 3, (False, False): 4}
+    assert "not asked any more" in summary.skipped["bad"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "regex", "ground_truth": "("}, "no regular expression"),
+        ({"metric": "f1"}, "no metric 'f1'"),
+        ({"ground_truth": "12,5"}, "'12,5' is no number"),
+        ({"ground_truth": "nan"}, "'nan' is no number"),
+        ({"metric": "json", "ground_truth": "[1]"}, "no JSON object"),
+        ({"metric": "json", "ground_truth": "[" * 100_000}, "no JSON"),
+        ({"query": "x \ud83d"}, "half a character"),
+    ],
+)
+async def test_a_query_that_can_not_be_scored_is_refused_before_anyone_is_asked(
+    tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    gone = Source("gone", "http://127.0.0.1:9/v1", "gone")
+    queries = [SUM, SUM.model_copy(update=change)]
+    with pytest.raises(DataSetError, match=message):
+        await generate(queries=queries, experts=[gone], file=tmp_path / "data.jsonl", limits=LIMITS)
+    assert not (tmp_path / "data.jsonl").exists()
+
+
+async def test_a_data_set_that_can_not_be_written_is_one_error(tmp_path: Path) -> None:
+    queries = [SUM.model_copy(update={"query": f"What is {number} + 1?"}) for number in range(6)]
+    async with server("sums", application("sums")) as sums, server("house", application("house")) as house:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(DataSetError, match="can't be written"):
+            await generate(queries=queries, experts=[sums, house], file=tmp_path / "file/data.jsonl", limits=LIMITS)
 
 
 async def test_a_judge_scores_what_can_not_be_checked(tmp_path: Path) -> None:

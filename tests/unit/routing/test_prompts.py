@@ -57,6 +57,34 @@ def test_wrong_seeds(tmp_path: Path, text: str, message: str) -> None:
         read_seeds(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("metric: number, answer: '12,5', queries: {en: [x]}", "'12,5' is no number"),
+        ("metric: regex, answer: (, queries: {en: [x]}", "no regular expression"),
+        ("metric: json, answer: '[1]', queries: {en: [x]}", "no JSON object"),
+        ('metric: exact, answer: x, queries: {en: ["\\ud83d"]}', "half a character"),
+        ("metric: exact, answer: x, values: {a: {from: 9, to: 2}}, queries: {en: [x]}", "empty range"),
+    ],
+)
+def test_what_can_not_be_scored_is_named_with_file_and_line(tmp_path: Path, lines: str, message: str) -> None:
+    good = "domain: maths\ntasks:\n  - {id: good, metric: exact, answer: x, queries: {en: [y]}}\n"
+    (tmp_path / "x.yaml").write_text(f"{good}  - {{id: bad, {lines}}}\n")
+    with pytest.raises(SeedsError, match=message) as caught:
+        queries_of(read_seeds(tmp_path), per_template=1, seed=1)
+    assert str(caught.value).startswith(f"{tmp_path / 'x.yaml'}:4: maths/bad/en0: ")
+
+
+def test_a_wrong_task_is_named_with_its_line(tmp_path: Path) -> None:
+    good = TASK.replace("metric: number", "metric: exact\n    answer: x")
+    (tmp_path / "x.yaml").write_text(good + TASK.partition("tasks:\n")[2])
+    with pytest.raises(SeedsError, match=r"x\.yaml:7: tasks\.1\.answer: Field required"):
+        read_seeds(tmp_path)
+    (tmp_path / "x.yaml").write_text("domain: 2026-99-99")
+    with pytest.raises(SeedsError, match="can't be read"):
+        read_seeds(tmp_path)
+
+
 def test_a_value_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(TASK.replace("    queries", "    answer: $b\n    queries"))
     with pytest.raises(SeedsError, match=r"maths/plus/en0: there is no value 'a'"):
