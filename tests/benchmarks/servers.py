@@ -14,7 +14,7 @@ import aiohttp
 import psutil
 
 from appliance.benchmark.client import Target
-from appliance.experts.llama import devices
+from appliance.experts.llama import devices, log
 from scripts.house.processes import child, free_port, tail
 from tests.benchmarks.scenario import Setting
 
@@ -107,6 +107,7 @@ def _first_url(log: Path) -> str | None:
 
 def _backend() -> dict[str, str]:
     """Name the CPU backend that Rouse uses to llama_cpp.server, which doesn't look for one where it is installed."""
+    log.capture()
     variant = devices.cpu_variant()
     return {"GGML_BACKEND_PATH": str(devices.library_folder() / f"libggml-cpu-{variant}.so")} if variant else {}
 
