@@ -73,7 +73,10 @@ def explain(
             "router": decision.router,
             "reason": decision.reason,
             "scores": decision.scores,
-            "expected": expectations(trained, text) if trained is not None else {},
+            "expected": {
+                name: {"quality": quality, "cost": cost}
+                for name, (quality, cost) in (expectations(trained, text) if trained is not None else {}).items()
+            },
             "nearest": [asdict(near) for near in found],
             "domain": find_domain(text).domain,
             "milliseconds": round(milliseconds, 3),

@@ -56,7 +56,7 @@ def choice_table(router: TrainedRouter, text: str, scores: Mapping[str, float]) 
     expected = expectations(router, text)
     for name, score in sorted(scores.items(), key=lambda item: -item[1]):
         quality, cost = expected[name]
-        table.add_row(escape(name), f"{score:.3f}", f"{quality:.3f}", f"{cost:.3f}")
+        table.add_row(escape(name), f"{score:z.3f}", f"{quality:.3f}", f"{cost:.3f}")
     return table
 
 
