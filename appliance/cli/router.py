@@ -15,21 +15,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from appliance.charts import as_svg
 from appliance.cli.command_line import CommandError, command_line
+from appliance.cli.router_context import Json, console, data_file, table_from, translated, versions_of
+from appliance.cli.router_explain import explain
 from appliance.cli.router_tables import report_tables, versions_table
 from appliance.routing import dataset
 from appliance.routing.completion import Source
-from appliance.routing.domains import find_domain
 from appliance.routing.errors import RouterFilesError, RoutingError
 from appliance.routing.evaluation import evaluate as evaluated
 from appliance.routing.files import load, read_manifest, save
 from appliance.routing.generate import Limits
 from appliance.routing.generate import generate as generated
-from appliance.routing.live import LiveRouter
 from appliance.routing.prompts import SHIPPED, queries_of, read_seeds
 from appliance.routing.rules import rules_of
-from appliance.routing.table import Table, fingerprint, split, split_by, table_of
+from appliance.routing.table import fingerprint, split, split_by
 from appliance.routing.training import COST_WEIGHT, METHODS, fit
-from appliance.routing.versions import RouterVersions, router_folder
+from appliance.routing.versions import RouterVersions
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import SecretError, read_secret
 from appliance.settings.model import Settings
@@ -40,9 +40,7 @@ KEY_VARIABLE = "ROUSE_API_KEY"
 SHARE, SPLIT_SEED, PROMPT_SEED = 0.3, 1, 1
 FURTHER = 10
 """Unanswered queries per template for the distillation."""
-_PIPE_WIDTH = 160
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Data = Annotated[
     list[Path] | None,
     typer.Argument(help="Data sets (JSON lines); the state folder's router/data.jsonl when none is given."),
@@ -67,6 +65,12 @@ def generate(
     max_tokens: Annotated[int, typer.Option(min=1, max=65_536, help="Longest answer.")] = 256,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Requests to one expert at a time.")] = 4,
     timeout: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds for one answer.")] = 300,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Past runs with ratings, in the data set's format: taken into it."
+        ),
+    ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help=f"File with the API key; the variable {KEY_VARIABLE}, or the gateway's own key.")
     ] = None,
@@ -80,10 +84,11 @@ def generate(
     sources = [_source(name, settings, api_key_file) for name in names]
     if len({source.name for source in sources}) < len(sources):
         raise typer.BadParameter("an expert is named twice.", param_hint="--expert")
-    file = output or _data_file(settings)
+    file = output or data_file(settings)
     limits = Limits(max_tokens=max_tokens, concurrency=concurrency, timeout=timeout)
-    with _translated():
+    with translated():
         queries = queries_of(read_seeds(seeds), per_template=per_template, seed=PROMPT_SEED)
+        merged = dataset.merge(file, runs or [])
         with _progress(len(queries) * len(sources)) as advance:
             summary = asyncio.run(
                 generated(
@@ -96,15 +101,17 @@ def generate(
                 )
             )
     if as_json:
-        done = {"asked": summary.asked, "failed": summary.failed, "skipped": summary.skipped}
+        done = {"asked": summary.asked, "merged": merged, "failed": summary.failed, "skipped": summary.skipped}
         typer.echo(json.dumps({"file": str(file), **done}))
     else:
         typer.echo(f"{file}: {summary.asked} new answers beside {summary.there}.")
+        if runs:
+            typer.echo(f"Answers of past runs that are new or rated otherwise: {merged}.")
         if summary.unjudged:
             typer.echo(f"{summary.unjudged} queries were left out: only a judge can score them (--judge NAME).")
         for name, reasons in summary.skipped.items():
             told = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
-            typer.echo(f"{name}: {sum(reasons.values())} answers are missing: {told}. Run the command again for them.")
+            typer.echo(f"{name}: answers missing: {sum(reasons.values())} ({told}). Run the command again for them.")
     if summary.failed:
         told = "; ".join(f"{name}: {why}" for name, why in summary.failed.items())
         raise CommandError(f"{told}. Run the command again to go on where it stopped")
@@ -133,12 +140,12 @@ def train(
 ) -> None:
     """Fit a router to a data set, and tell what it reaches on the held-out part."""
     settings = command_line(context).load().settings
-    versions = _versions(settings)
+    versions = versions_of(settings)
     version = name or time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     methods = [method for method in METHODS if head in {"auto", method.head} and features in {"auto", method.features}]
-    with _translated():
+    with translated():
         folder = versions.path(version)
-        table = _table(data, settings)
+        table = table_from(data, settings)
         learned, held_out = split(table, share=SHARE, seed=SPLIT_SEED)
         known = {table.queries[row].template for row in learned}
         further = [
@@ -163,10 +170,10 @@ def train(
     if as_json:
         typer.echo(json.dumps({"version": version, **about, "evaluation": report.as_json()}, indent=1))
         return
-    console = _console()
-    console.print(f"Version {version}: {fitted.method}.", highlight=False)
+    out = console()
+    out.print(f"Version {version}: {fitted.method}.", highlight=False)
     for shown in report_tables(report):
-        console.print(shown)
+        out.print(shown)
     if not activate:
         typer.echo(f"Put it to work: rouse router activate {version}")
 
@@ -182,11 +189,11 @@ def evaluate(
 ) -> None:
     """Compare a version with chance, fixed choices, rules and hindsight on the queries that it did not learn from."""
     settings = command_line(context).load().settings
-    versions = _versions(settings)
-    with _translated():
+    versions = versions_of(settings)
+    with translated():
         folder = versions.path(_chosen(versions, version))
         router, about = load(folder), read_manifest(folder).about
-        table = _table(data, settings)
+        table = table_from(data, settings)
         prints = about.get("templates")
         if not isinstance(prints, list):
             raise RouterFilesError(f"{folder}: its manifest does not say what it learned from; train again")
@@ -200,66 +207,18 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=1))
         return
-    console = _console()
+    out = console()
     for shown in report_tables(report):
-        console.print(shown)
+        out.print(shown)
 
 
-@app.command()
-def explain(
-    context: typer.Context,
-    text: Annotated[str, typer.Argument(help="What a user says.")],
-    *,
-    expert: Annotated[
-        list[str] | None, typer.Option(help="An able expert; all that the router knows when none is given.")
-    ] = None,
-    version: Annotated[str | None, typer.Option(help="Ask this version, not the one at work.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show which expert would be asked, and why."""
-    settings = command_line(context).load().settings
-    versions = _versions(settings)
-    with _translated():
-        name = version or versions.current()
-        rules = rules_of(settings)
-        if version is not None:
-            trained = load(versions.path(version))
-            able = expert or list(trained.experts)
-            unknown = trained.unknown(able)
-            if unknown:
-                raise CommandError(f"version {version} does not know {', '.join(unknown)}: train again")
-            started = time.perf_counter()
-            decision = trained.choose(text, able)
-        else:
-            live = LiveRouter(folder=versions.folder, rules=rules)
-            live.start()
-            manifest = versions.manifest(name) if name else None
-            known = manifest.experts if manifest is not None and not isinstance(manifest, RoutingError) else ()
-            able = expert or sorted({*known, *settings.experts})
-            started = time.perf_counter()
-            decision = live.choose(text, able)
-    milliseconds = 1000 * (time.perf_counter() - started)
-    if as_json:
-        document = {
-            "experts": decision.experts,
-            "router": decision.router,
-            "reason": decision.reason,
-            "scores": decision.scores,
-            "domain": find_domain(text).domain,
-            "milliseconds": round(milliseconds, 3),
-        }
-        typer.echo(json.dumps(document, indent=1))
-        return
-    typer.echo(f"{', '.join(decision.experts) or 'no preference'} ({decision.router}, {milliseconds:.2f} ms)")
-    typer.echo(decision.reason)
-    for able_name, score in sorted(decision.scores.items(), key=lambda item: -item[1]):
-        typer.echo(f"  {able_name:<24} {score:6.3f}")
+app.command()(explain)
 
 
 @app.command(name="list")
 def list_(context: typer.Context, *, as_json: Json = False) -> None:
     """Show all versions and which one is at work."""
-    versions = _versions(command_line(context).load().settings)
+    versions = versions_of(command_line(context).load().settings)
     found = {name: versions.manifest(name) for name in versions.names()}
     if as_json:
         current, previous = versions.current(), versions.previous()
@@ -270,7 +229,7 @@ def list_(context: typer.Context, *, as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=1))
     elif found:
-        _console().print(versions_table(found, versions.current(), versions.previous()))
+        console().print(versions_table(found, versions.current(), versions.previous()))
     else:
         typer.echo("There is no trained router yet: rouse router generate, then rouse router train.")
 
@@ -278,25 +237,17 @@ def list_(context: typer.Context, *, as_json: Json = False) -> None:
 @app.command()
 def activate(context: typer.Context, version: Annotated[str, typer.Argument(help="A version of the list.")]) -> None:
     """Put a version to work; the gateway takes it up with its next request."""
-    with _translated():
-        _versions(command_line(context).load().settings).activate(version)
+    with translated():
+        versions_of(command_line(context).load().settings).activate(version)
     typer.echo(f"{version} is at work.")
 
 
 @app.command()
 def rollback(context: typer.Context) -> None:
     """Put the version to work that was before."""
-    with _translated():
-        version = _versions(command_line(context).load().settings).rollback()
+    with translated():
+        version = versions_of(command_line(context).load().settings).rollback()
     typer.echo(f"{version} is at work.")
-
-
-def _versions(settings: Settings) -> RouterVersions:
-    return RouterVersions(router_folder(settings.paths.state))
-
-
-def _data_file(settings: Settings) -> Path:
-    return router_folder(settings.paths.state) / "data.jsonl"
 
 
 def _chosen(versions: RouterVersions, version: str | None) -> str:
@@ -304,11 +255,6 @@ def _chosen(versions: RouterVersions, version: str | None) -> str:
     if chosen is None:
         raise CommandError("no version is at work: name one with --version, or train one with `rouse router train`")
     return chosen
-
-
-def _table(data: list[Path] | None, settings: Settings) -> Table:
-    files = data or [_data_file(settings)]
-    return table_of(answer for file in files for answer in dataset.read(file))
 
 
 def _source(text: str, settings: Settings, key_file: Path | None) -> Source:
@@ -332,23 +278,10 @@ def _source(text: str, settings: Settings, key_file: Path | None) -> Source:
     return Source(name, url.rstrip("/"), model, key)
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except RoutingError as error:
-        raise CommandError(str(error)) from error
-
-
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
     columns = (TextColumn("answers"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    out = Console(stderr=True)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task("answers", total=total)
         yield lambda: progress.advance(task)

@@ -1,13 +1,16 @@
 """What `rouse router` shows as tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.routing.errors import RouterFilesError
 from appliance.routing.evaluation import Report, Way
 from appliance.routing.files import Manifest
+from appliance.routing.model import TrainedRouter
+from appliance.routing.nearest import Near
 
 
 def report_tables(report: Report) -> Iterator[Table]:
@@ -44,6 +47,33 @@ def versions_table(
         share = f"{100 * way:.0f} %" if isinstance(way, float) else ""
         method = str(manifest.about.get("method", manifest.head))[:60]
         table.add_row(name, marks.get(name, ""), method, share, ", ".join(manifest.experts))
+    return table
+
+
+def choice_table(router: TrainedRouter, text: str, scores: Mapping[str, float]) -> Table:
+    """Return what a trained router expects of each able expert, the best first."""
+    table = _table("", "expert", "score", "expected quality", "relative cost")
+    expected = expectations(router, text)
+    for name, score in sorted(scores.items(), key=lambda item: -item[1]):
+        quality, cost = expected[name]
+        table.add_row(escape(name), f"{score:z.3f}", f"{quality:.3f}", f"{cost:.3f}")
+    return table
+
+
+def expectations(router: TrainedRouter, text: str) -> dict[str, tuple[float, float]]:
+    """Return by expert the expected quality and the relative cost."""
+    qualities = router.qualities([text])[0]
+    pairs = zip(map(float, qualities), map(float, router.costs), strict=True)
+    return dict(zip(router.experts, pairs, strict=True))
+
+
+def nearest_table(found: Sequence[Near]) -> Table:
+    """Return the learnt queries that a text is most like, with the experts that answered each best."""
+    table = _table("Nearest learnt queries", "query", "likeness", "best quality", "of")
+    for near in found:
+        best = max(near.qualities.values())
+        names = [name for name, quality in near.qualities.items() if quality == best] if best > 0 else []
+        table.add_row(escape(near.query[:70]), f"{near.likeness:.3f}", f"{best:.2f}", escape(", ".join(names)))
     return table
 
 

@@ -72,8 +72,10 @@ async def complete(
         text.encode()
         usage = document.get("usage") or {}
         return Said(text, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise GenerationError(f"{source.name} at {source.url} sent no chat completion: {_start(data)}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise GenerationError(
+            f"{source.name} at {source.url} sent no chat completion that can be used ({error}): {_start(data)}"
+        ) from None
 
 
 async def _whole(response: aiohttp.ClientResponse, source: Source) -> bytes:

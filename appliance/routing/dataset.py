@@ -145,6 +145,29 @@ def write(file: Path, answers: Iterable[Answer]) -> None:
         raise DataSetError(f"{file}: can't be written: {error}") from error
 
 
+def merge(file: Path, runs: Iterable[Path]) -> int:
+    """Take answers of other files into a data set, and return how many are new or rated otherwise.
+
+    Of two answers of one expert to one query the later one counts; what the data set held gives way.
+
+    Raises:
+        DataSetError: a file can't be read, used or written.
+    """
+    there = read(file, drop_broken_end=True) if file.exists() else []
+    by_key = {_key(answer): answer for answer in there}
+    known = {key: (answer.response, answer.performance, answer.cost) for key, answer in by_key.items()}
+    for run in runs:
+        by_key |= {_key(answer): answer for answer in read(run)}
+    taken = sum(known.get(key) != (found.response, found.performance, found.cost) for key, found in by_key.items())
+    if taken:
+        write(file, numbered(by_key.values()))
+    return taken
+
+
+def _key(answer: Answer) -> tuple[str, ...]:
+    return answer.task_name, answer.query, answer.ground_truth, answer.metric, answer.model_name
+
+
 def _lines(file: Path) -> Iterator[tuple[int, str, bool]]:
     """Yield number, text and whether it ends."""
     try:

@@ -60,6 +60,15 @@ def test_train_activate_explain_evaluate_and_roll_back(run: Run, tmp_path: Path)
     assert set(explained["scores"]) == {"extractor", "gemma3-270m", "house", "smollm2-135m", "snippets", "sums"}
     some = run("router", "explain", "Turn on the light in the kitchen", "--expert", "house", "--expert", "sums")
     assert some.stdout.startswith("house, sums (second, ")
+    assert re.search(r"expert +score +expected quality +relative cost", some.stdout)
+    assert re.search(r"\n *house( +-?[01]\.\d{3}){3}", some.stdout)
+    assert "--data FILE" in some.stdout
+    near = run("router", "explain", "What is 17 + 4?", "--data", str(MEASURED))
+    assert re.search(r"What is \d+ \+ \d+\? +[01]\.\d+ +1\.00 +.*sums", near.stdout)
+    document = json.loads(run("router", "explain", "What is 17 + 4?", "--data", str(MEASURED), "--json").stdout)
+    likeness = [one["likeness"] for one in document["nearest"]]
+    assert (len(likeness), likeness) == (5, sorted(likeness, reverse=True))
+    assert set(document["expected"]) == set(document["nearest"][0]["qualities"]) == set(document["scores"])
     new = run("router", "explain", "hello", "--expert", "house", "--expert", "new")
     assert "the trained router second does not know new" in new.stdout
 
@@ -123,7 +132,10 @@ def test_generate_asks_running_experts_and_goes_on(run: Run, tmp_path: Path) -> 
         assert first.exit_code == 0, first.output
         count = len(file.read_text().splitlines())
         assert json.loads(first.stdout)["asked"] == count > 30
-        assert f"0 new answers beside {count}" in run(*arguments, *asked).stdout
+        (tmp_path / "runs.jsonl").write_text(MEASURED.read_text().partition("\n")[0])
+        again = run(*arguments, *asked, "--runs", str(tmp_path / "runs.jsonl")).stdout
+        assert f"0 new answers beside {count + 1}" in again
+        assert "new or rated otherwise: 1." in again
         missing = run(*arguments, *asked, "--expert", "gone=http://127.0.0.1:9/v1")
     assert missing.exit_code == 1
     assert "gone at http://127.0.0.1:9/v1 can't be asked" in missing.stderr
@@ -147,7 +159,7 @@ def test_what_generate_can_not_do_is_one_sentence(run: Run, tmp_path: Path) -> N
     )
     few = run(*arguments, *gone)
     assert few.exit_code == 0, "fewer failures than an expert is given up for"
-    assert re.search(r"a: 2 answers are missing: 2 x a at http://127\.0\.0\.1:9/v1 can't be asked", few.stdout)
+    assert re.search(r"a: answers missing: 2 \(2 x a at http://127\.0\.0\.1:9/v1 can't be asked", few.stdout)
     assert json.loads(run(*arguments, *gone, "--json").stdout)["skipped"].keys() == {"a", "b"}
     assert run(*arguments, *gone[:2], *gone[:2]).exit_code == 2
     assert run(*arguments, *gone[:2], "--expert", "=http://127.0.0.1:9/v1").exit_code == 2

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.routing import dataset
-from appliance.routing.dataset import Answer, line_of, numbered, read, write
+from appliance.routing.dataset import Answer, line_of, merge, numbered, read, write
 from appliance.routing.errors import DataSetError
 from tests.fuzzing import JSON
 
@@ -84,6 +84,23 @@ def test_a_number_beyond_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps(THEIRS)[:-1] + ', "extra": 1e999}')
     with pytest.raises(DataSetError, match=r"x\.jsonl:1: 1e999 is too large"):
         read(tmp_path / "x.jsonl")
+
+
+def test_past_runs_with_ratings_are_taken_in_once(tmp_path: Path) -> None:
+    file, runs = tmp_path / "data.jsonl", tmp_path / "runs.jsonl"
+    old, rated = [
+        Answer(query="x", model_name="a", response="r", performance=performance) for performance in (1.0, 0.25)
+    ]
+    new = Answer(query="y", model_name="a", performance=0.5, embedding_id=7)
+    write(runs, [rated, new])
+    assert merge(file, [runs]) == 2
+    write(file, [old])
+    assert merge(file, [runs]) == 2
+    assert [(one.query, one.performance, one.embedding_id) for one in read(file)] == [("x", 0.25, 0), ("y", 0.5, 1)]
+    assert merge(file, [runs]) == 0
+    assert merge(file, []) == 0
+    with pytest.raises(DataSetError, match="can't be read"):
+        merge(file, [tmp_path / "gone"])
 
 
 LINES = (

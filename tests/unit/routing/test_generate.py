@@ -109,6 +109,16 @@ REPLIES = {
 }
 
 
+WHY = {
+    "half a character": "surrogates not allowed",
+    "usage without an end": "no number of tokens",
+    "a huge usage": "no number of tokens",
+    "a negative usage": "no number of tokens",
+    "a list": "the content is no text",
+    "too long for a line": "too long for a line of the data set",
+}
+
+
 @pytest.mark.parametrize("label", REPLIES)
 async def test_a_hostile_reply_is_a_failure_of_its_expert_alone(tmp_path: Path, label: str) -> None:
     async def hostile(_: web.Request) -> web.Response:
@@ -121,6 +131,7 @@ async def test_a_hostile_reply_is_a_failure_of_its_expert_alone(tmp_path: Path, 
     ((reason, count),) = summary.skipped["bad"].items()
     assert count == 1
     assert reason.isascii()
+    assert WHY[label] in reason
     assert [answer.model_name for answer in read(file)] == ["sums"]
 
 
