@@ -108,8 +108,8 @@ def _first_url(log: Path) -> str | None:
 def _backend() -> dict[str, str]:
     """Name the CPU backend that Rouse uses to llama_cpp.server, which doesn't look for one where it is installed."""
     log.capture()
-    variant = devices.cpu_variant()
-    return {"GGML_BACKEND_PATH": str(devices.library_folder() / f"libggml-cpu-{variant}.so")} if variant else {}
+    library = devices.cpu_library()
+    return {"GGML_BACKEND_PATH": str(library)} if library else {}
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from appliance.experts.llama import devices
 from scripts.house.appliance import MODEL, REPOSITORY
 from scripts.house.processes import child, tail
 
@@ -44,7 +45,9 @@ def python_command(port: int) -> list[str]:
 @asynccontextmanager
 async def running(command: Sequence[str], port: int, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a server until the context ends; it lists its models before the context begins."""
-    async with child(command, log=log) as process, aiohttp.ClientSession() as http:
+    library = devices.cpu_library()
+    environment = os.environ | ({"GGML_BACKEND_PATH": str(library)} if library else {})
+    async with child(command, log=log, environment=environment) as process, aiohttp.ClientSession() as http:
         headers = {"Authorization": f"Bearer {KEY}"}
         try:
             async with asyncio.timeout(START_SECONDS):

@@ -68,11 +68,21 @@ def load_backends() -> None:
 
 def cpu_variant() -> str | None:
     """Return the name of the CPU variant in use, such as `haswell`; None in a build for one processor."""
+    library = cpu_library()
+    return library and library.name.removeprefix(_VARIANT).partition(".")[0]
+
+
+def cpu_library() -> Path | None:
+    """Return the file of the CPU variant in use; None in a build for one processor.
+
+    What uses llama-cpp-python without Rouse, its server for one, needs it in `GGML_BACKEND_PATH`: llama.cpp
+    doesn't look for its backends where they are installed.
+    """
     load_backends()
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-        name = line.rpartition("/")[2]
-        if name.startswith(_VARIANT):
-            return name.removeprefix(_VARIANT).partition(".")[0]
+        path = Path(line.partition("/")[1] + line.partition("/")[2])
+        if path.name.startswith(_VARIANT):
+            return path
     return None
 
 

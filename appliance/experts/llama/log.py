@@ -14,7 +14,7 @@ _last_errors: deque[str] = deque(maxlen=8)
 def _receive(level: int, text: bytes, _user_data: object) -> None:
     line = text.decode(errors="replace").strip()
     if level == _ERROR and line:
-        _last_errors.append(line)
+        _last_errors.append(" ".join(line.split()))
     if line and _log.isEnabledFor(logging.DEBUG):
         _log.debug("%s", line)
 

@@ -98,24 +98,29 @@ HOUSE = "You look after a house. " + " ".join(f"Lamp {number} is in room {number
 async def test_a_frequent_prefix_outlives_the_process(model: Path, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"context_tokens": 2048, "prefix_folder": tmp_path / "prefixes"})
 
-    async def ask(client: Client, question: str) -> tuple[str, dict[str, float]]:
+    async def ask(client: Client, question: str) -> tuple[dict[str, float], int]:
         messages = [{"role": "system", "content": HOUSE}, {"role": "user", "content": question}]
-        body = {"messages": messages, "temperature": 0, "max_tokens": 12}
+        body = {"messages": messages, "temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 8}
         status, answer = await client.post("/v1/chat/completions", body)
         assert status == 200
-        return answer["choices"][0]["message"]["content"], answer["timings"]
+        (token,) = answer["choices"][0]["logprobs"]["content"]
+        return {near["token"]: near["logprob"] for near in token["top_logprobs"]}, answer["timings"]["cache_n"]
 
     async with serving(lambda: LlamaBackend(model, settings), settings) as client:
         answers = [await ask(client, question) for question in QUESTIONS]
-    assert answers[0][1]["cache_n"] == 0
-    shared = answers[1][1]["cache_n"]
+    assert answers[0][1] == 0
+    shared = answers[1][1]
     assert shared > 500
     assert len(list((tmp_path / "prefixes").glob("*.prefix"))) == 1
 
     async with serving(lambda: LlamaBackend(model, settings), settings) as client:
         again = [await ask(client, question) for question in QUESTIONS]
-    assert all(timings["cache_n"] >= shared for _, timings in again)
-    assert [text for text, _ in again] == [text for text, _ in answers]
+    assert all(known >= shared for _, known in again)
+    # llama.cpp's flash attention moves a logprob by up to 0.34 with the size of the chunks (measured on zen4).
+    for (now, _), (before, _) in zip(again, answers, strict=True):
+        likely = now.keys() & before.keys()
+        assert len(likely) > 4
+        assert {token: now[token] for token in likely} == pytest.approx({t: before[t] for t in likely}, abs=0.5)
 
 
 def tool(name: str, description: str) -> dict[str, Any]:
