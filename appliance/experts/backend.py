@@ -174,6 +174,9 @@ class Backend(Protocol):
         Of an indivisible model, the whole state of the source is shared, and the target is empty before.
         """
 
+    def state_bytes(self, seq: int) -> int:
+        """Return the size of what `save` would return."""
+
     def save(self, seq: int) -> memoryview:
         """Return the state of a sequence: the contents of its cells."""
 

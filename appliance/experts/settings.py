@@ -57,9 +57,9 @@ class EngineSettings(BaseModel):
     idle_sequences: int = Field(default=16, ge=1, le=128)
     """Prefixes that may stay in the KV cache while no request uses them."""
 
-    idle_tokens: int | None = Field(default=None, ge=0)
-    """Cells that these may keep, in tokens; None is `context_tokens`. Attention passes over them in every step, which
-    costs a small model 12 % per thousand; what is beyond goes to memory, and comes back within milliseconds."""
+    idle_steps: int = Field(default=16, ge=1)
+    """Steps after which they are moved to memory, if it has room. Attention passes over them in each, which costs a
+    small model 12 % per thousand tokens, while to move them there and back takes as long as a step or two."""
 
     parked_bytes: int = Field(default=256 << 20, ge=0)
     """Memory for prefixes that are not in the KV cache."""
@@ -100,11 +100,6 @@ class EngineSettings(BaseModel):
     def sequences(self) -> int:
         """Sequences of the context, without the one that moves cells. llama.cpp has at most 256."""
         return min(self.slots + self.idle_sequences, MOST_SEQUENCES - 1)
-
-    @property
-    def idle_cells(self) -> int:
-        """Cells that no request may use and that stay, in tokens."""
-        return self.context_tokens if self.idle_tokens is None else self.idle_tokens
 
     @property
     def kv_cells(self) -> int:

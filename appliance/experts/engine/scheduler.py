@@ -250,6 +250,8 @@ class Scheduler:
             finally:
                 if outbox:
                     self._post(self._deliver, outbox)
+            if self._running:
+                self._prefixes.pass_over()
             self._observe()
 
     def _has_work(self) -> bool:
@@ -282,7 +284,8 @@ class Scheduler:
                 break
             else:
                 self._join(backend, generation, outbox)
-                self._prefixes.tidy(streaming=any(running.started for running in self._running))
+                if not any(running.started for running in self._running):
+                    self._prefixes.tidy()
         if passed:
             with self._changed:
                 self._waiting.extendleft(reversed(passed))

@@ -178,9 +178,13 @@ class LlamaBackend:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         return end
 
+    def state_bytes(self, seq: int) -> int:
+        """Return the size of a sequence's state (llama_state_seq_get_size)."""
+        return cast("int", llama_cpp.llama_state_seq_get_size(self._context, seq))
+
     def save(self, seq: int) -> memoryview:
         """Return a sequence's state (llama_state_seq_get_data)."""
-        data = np.empty(llama_cpp.llama_state_seq_get_size(self._context, seq), np.uint8)
+        data = np.empty(self.state_bytes(seq), np.uint8)
         written = llama_cpp.llama_state_seq_get_data(self._context, _bytes_at(data), len(data), seq)
         return memoryview(data)[:written]
 

@@ -58,6 +58,8 @@ class Node:
     """Prompts that started with these tokens, after the first."""
     used: int = 0
     """Logical time of the last use."""
+    passed: int = 0
+    """Number of the step up to which a request used it."""
 
     def holder(self) -> Cached:
         """Return a sequence that holds this node's cells, one that ends here if there is."""
@@ -149,7 +151,7 @@ class PrefixTree:
         if parent is None:
             raise AssertionError("The root has no tokens to split.")
         kept = end - parent.end
-        upper = Node(node.tokens[:kept], parent, end, hits=node.hits, used=node.used)
+        upper = Node(node.tokens[:kept], parent, end, hits=node.hits, used=node.used, passed=node.passed)
         upper.children[node.tokens[kept]] = node
         parent.children[node.tokens[0]] = upper
         node.tokens, node.parent = node.tokens[kept:], upper

@@ -199,6 +199,10 @@ class FakeBackend:
         self.cells[target] = dict(sorted(cells.items()))
         return end
 
+    def state_bytes(self, seq: int) -> int:
+        """Return how long `save` would be."""
+        return len(self.save(seq))
+
     def save(self, seq: int) -> memoryview:
         """Write the cells as JSON."""
         return memoryview(json.dumps({at: cell.token for at, cell in self.cells[seq].items()}).encode())

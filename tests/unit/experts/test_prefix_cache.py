@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from appliance.experts.backend import Run
-from appliance.experts.prefixes.cache import COLD_CELLS, PrefixCache
+from appliance.experts.prefixes.cache import PrefixCache
 from appliance.experts.prefixes.images import Image, ImageShelf
 from appliance.experts.prefixes.tree import Cached, PrefixTree, common_prefix
 from appliance.experts.settings import EngineSettings
@@ -53,7 +53,7 @@ class House:
     def begin(self, prompt: list[int]) -> tuple[Cached, int]:
         """Claim and compute; return the sequence and how many tokens were known."""
         cached, use = self.cache.claim(prompt)
-        self.cache.tidy(streaming=False)
+        self.cache.tidy()
         known = use.cells + use.memory
         assert known == len(cached.tokens) < len(prompt)
         assert self.backend.tokens(cached.seq) == prompt[:known]
@@ -69,6 +69,7 @@ class House:
         self.cache.make_room(len(tokens))
         self.backend.decode([Run(cached.seq, len(cached.tokens), tokens, outputs=1)])
         cached.tokens.extend(tokens)
+        self.cache.pass_over()
         self.check()
 
     def check(self) -> None:
@@ -116,26 +117,21 @@ def test_cold_prefixes_go_to_memory_and_come_back() -> None:
     prompts = [text(f"conversation {number}", 150) for number in range(6)]
     for prompt in prompts:
         assert house.ask(prompt) == 0
-    assert house.cache.idle <= COLD_CELLS + 150
+    assert house.cache.idle == 150  # the last one, until another comes
     for prompt in prompts:
         assert house.ask([*prompt, 1]) == 150
 
 
-def test_two_that_take_turns_end_up_in_cells() -> None:
+def test_of_two_that_take_turns_neither_is_computed_again() -> None:
     house = House()
     first, second = text("first", 300), text("second", 300)
     for turn in range(6):
         for prompt in (first, second):
             assert (house.ask([*prompt, turn]) >= 300) == (turn > 0)
-    for turn in range(6, 9):
-        for prompt in (first, second):
-            use = house.cache.claim([*prompt, turn])
-            assert use[1].cells == 300
-            house.cache.release(use[0], keep=False)
 
 
 def test_a_tail_is_parked_without_the_beginning_that_stays() -> None:
-    house = House(idle_tokens=200)
+    house = House()
     for number in range(8):
         house.ask(SYSTEM + text(f"tail {number}", 100))
     sizes = [len(image.tokens) - image.start for image in house.cache.shelf._images.values()]
@@ -144,14 +140,27 @@ def test_a_tail_is_parked_without_the_beginning_that_stays() -> None:
     assert house.ask(SYSTEM + text("tail 0", 100) + [1]) == 300
 
 
-def test_less_is_moved_while_others_stream() -> None:
-    house = House()
-    for number in range(3):
-        house.ask(text(f"conversation {number}", 120))
-    house.cache.tidy(streaming=True)
-    assert house.cache.idle == 360
-    house.cache.tidy(streaming=False)
-    assert house.cache.idle <= COLD_CELLS
+def test_what_steps_pass_over_for_long_goes_to_memory() -> None:
+    house = House(idle_steps=4)
+    other, _ = house.begin(text("other", 10))
+    house.ask([*SYSTEM, 1])
+    for token in range(8):
+        assert house.cache.idle == (201 if token < 4 else 0)
+        house.add(other, [token])
+    assert house.cache.used == 18
+    house.cache.release(other, keep=True)
+    assert house.ask([*SYSTEM, 1, 1]) == 201
+
+
+def test_what_the_memory_has_no_room_for_stays_in_cells() -> None:
+    house = House(parked_bytes=1000, idle_steps=4)
+    house.ask(SYSTEM)
+    cached, _ = house.begin(text("other", 10))
+    for token in range(8):
+        house.add(cached, [token])
+    assert house.cache.idle == 200
+    house.cache.release(cached, keep=True)
+    assert house.ask([*SYSTEM, 1]) == 200
 
 
 def test_everything_parked_comes_back_through_its_bases() -> None:
@@ -187,7 +196,7 @@ def test_an_indivisible_state_is_kept_where_prompts_part() -> None:
 @given(st.data(), st.booleans())
 def test_whatever_is_asked_the_cells_are_right(data: st.DataObject, divisible: bool) -> None:  # noqa: FBT001
     """Random prompts of few tokens join, grow, end and are given up; the context checks every move."""
-    house = House(divisible=divisible, slots=3, idle_sequences=2, kv_tokens=160, idle_tokens=40, parked_bytes=3000)
+    house = House(divisible=divisible, slots=3, idle_sequences=2, kv_tokens=160, idle_steps=3, parked_bytes=3000)
     running: list[Cached] = []
     for _ in range(data.draw(st.integers(1, 25))):
         action = data.draw(st.sampled_from(["ask", "grow", "end", "drop"]))
