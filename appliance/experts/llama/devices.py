@@ -69,7 +69,7 @@ def load_backends() -> None:
 def cpu_variant() -> str | None:
     """Return the name of the CPU variant in use, such as `haswell`; None in a build for one processor."""
     library = cpu_library()
-    return library and library.name.removeprefix(_VARIANT).partition(".")[0]
+    return None if library is None else library.name.removeprefix(_VARIANT).partition(".")[0]
 
 
 def cpu_library() -> Path | None:
