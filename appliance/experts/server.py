@@ -24,7 +24,7 @@ SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the engine thread waiting for the interpreter; Python's default of 5 ms is
 as long as a step of a small model."""
 
-SPIN_COUNT = "1000"
+SPIN_COUNT = "2000"
 """How often a compute thread looks for work before it sleeps (libgomp's GOMP_SPINCOUNT). Its default of 300,000
 holds a core that another process needs; not spinning at all costs an expert that is alone two thirds of its speed.
 The measurements, which are noisy, are in docs/decisions/own-engine.md."""

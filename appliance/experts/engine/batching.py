@@ -14,9 +14,10 @@ CAUTIOUS_TOKENS = 2
 def plan(running: Sequence[Running], settings: EngineSettings, costs: StepCosts) -> list[tuple[Running, Run]]:
     """Return the step's runs: first every request that is producing tokens, then prompts.
 
-    Prompts share what is left of `batch_tokens`, or of `prefill_chunk` and `stall_factor` when there are streams
-    to keep flowing, in equal parts in the order of their arrival, so that a short one is never stuck behind a
-    long one. A request that is alone may draft tokens, where that pays.
+    Prompts share what is left of `batch_tokens`, in equal parts in the order of their arrival, so that a short one is
+    never stuck behind a long one. When there are streams to keep flowing, they get no more than `prefill_chunk`, and
+    each of them adds no more to the step than `stall_factor` allows. A request that is alone may draft tokens, where
+    that pays.
     """
     budget = max(settings.batch_tokens, settings.slots)
     if len(running) == 1:
@@ -32,7 +33,7 @@ def plan(running: Sequence[Running], settings: EngineSettings, costs: StepCosts)
             prompts.append(request)
     if batch and prompts:
         bearable = costs.prompt_tokens(len(batch), settings.stall_factor) or CAUTIOUS_TOKENS
-        budget = min(budget, settings.prefill_chunk, bearable)
+        budget = min(budget, settings.prefill_chunk, bearable * len(prompts))
     for index, request in enumerate(prompts):
         share = min(-(-budget // (len(prompts) - index)), request.waiting_tokens)
         if share > 0:

@@ -20,8 +20,9 @@ from appliance.experts.settings import EngineSettings
 
 _log = logging.getLogger(__name__)
 
-WORTH = 16
-"""Tokens that a copy in memory must add to what the cells hold already."""
+RESTORED_PER_COMPUTED = 64
+"""Tokens that come back from memory in the time that one is computed, at least: some 1,000 on the processors, fewer on
+the GPUs, that are known."""
 
 FREQUENT = 64
 """Shortest prefix that is kept on disk, in tokens."""
@@ -96,7 +97,7 @@ class PrefixCache:
         for step in node.upwards():
             step.hits += 1
             step.used = self._clock
-        if image is not None and most >= node.end + WORTH:
+        if image is not None and (most - node.end) * RESTORED_PER_COMPUTED > len(image.tokens) - image.start:
             self._restore(cached, image, most)
         if self._store is not None and node.end >= FREQUENT and (node.hits > 1 or (name and node.children)):
             self._to_save.setdefault(node, name)
