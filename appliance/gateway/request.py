@@ -10,7 +10,12 @@ from appliance.gateway.errors import InvalidRequestError
 from appliance.gateway.prefixes import Blocks, blocks_of
 from appliance.routing.candidates import AUTO, Policy
 
-PATHS = {"/chat/completions": "chat", "/completions": "completions", "/embeddings": "embeddings"}
+PATHS = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+    "/rerank": "rerank",
+}
 """Forwarded paths below `/v1`, each with the capability that it needs."""
 AGENT_PREFIX = "agent/"
 """`agent/home` as the model asks for what the agent `home` would ask. No expert's name has a slash."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from appliance.bus.messages import Capability
 from appliance.errors import StartError
 from appliance.experts.rpc.watch import WorkerWatch
 from appliance.experts.server import SPIN_COUNT, Expert, serve
@@ -58,11 +59,11 @@ async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch 
     engine = engine_settings(name, settings)
 
     def ready(running: Expert) -> None:
-        capabilities = (
-            "chat",
-            "completions",
-            "tools",
-            *(("embeddings",) if expert.embeddings else ()),
+        info = running.scheduler.info
+        capabilities: tuple[Capability, ...] = (
+            *(("chat", "completions", "tools") if info.generates else ()),
+            *(("embeddings",) if expert.embeddings and not info.ranks else ()),
+            *(("rerank",) if expert.embeddings else ()),
             *(("vision",) if expert.projector else ()),
         )
         _say(

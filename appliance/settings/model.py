@@ -141,7 +141,10 @@ class ExternalSettings(Section):
     """File whose first line is the API key. The key is sent to the host of `url` only."""
     ca_file: Path | None = None
     """CA certificates (PEM) that an https server's certificate is checked against; the system's when not set."""
-    capabilities: tuple[Literal["chat", "completions", "embeddings", "tools", "vision"], ...] = ("chat", "completions")
+    capabilities: tuple[Literal["chat", "completions", "embeddings", "rerank", "tools", "vision"], ...] = (
+        "chat",
+        "completions",
+    )
     """What it can do. Tools are left out until you say so: many small models can't call them."""
     context: Annotated[int, Field(ge=256, le=16_777_216)] | None = None
     """Tokens that one request may use; prompts that can't fit go elsewhere."""
@@ -275,7 +278,7 @@ class ExpertSettings(Section):
     worker_layers: Annotated[int, Field(ge=-1)] = -1
     """Layers that the workers hold, shared out by their free memory; -1 means all. The rest stays here."""
     embeddings: bool = False
-    """Whether to answer /v1/embeddings; it costs a second context."""
+    """Whether to answer /v1/embeddings and /v1/rerank; it costs a second context."""
     truncation: Literal["disabled", "auto"] = "disabled"
     """What becomes of a conversation that is longer than the context, where a request does not say: refused, or
     (`auto`) shortened by messages from its middle."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from appliance.bus.messages import ExpertStatus, Presence
+from appliance.bus.messages import Capability, ExpertStatus, Presence
 from appliance.gateway.balance import Balance
 from appliance.gateway.health import Health
 from appliance.gateway.registry import MAX_EXPERTS, RETURN_SECONDS, ExpertRegistry
@@ -141,6 +141,16 @@ async def test_nobody_waits_for_a_capability_that_no_expert_has(gateway: Gateway
     assert message.startswith("No expert with embeddings is ready.")
 
 
+@pytest.mark.parametrize("ability", ["embeddings", "rerank"])
+async def test_vectors_and_ranks_are_asked_of_who_has_them(gateway: Gateway, ability: Capability) -> None:
+    await gateway.add("large", answers("large"), capabilities=("chat",))
+    await gateway.add("small", answers("small"), capabilities=(ability,))
+    async with gateway.post(f"/v1/{ability}", model="auto", query="lamp", documents=["light", "door"]) as response:
+        assert response.status == 200, await response.text()
+    ((name, body),) = gateway.seen
+    assert (name, body["query"], body["documents"]) == ("small", "lamp", ["light", "door"])
+
+
 async def test_nobody_waits_for_an_expert_that_fails_to_load(gateway: Gateway) -> None:
     await say(gateway, "starting")
     request = asyncio.create_task(_read(gateway))
@@ -266,7 +276,7 @@ async def _read(gateway: Gateway, model: str = "large") -> bytes:
         return bytes(await response.read())
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"])
 @pytest.mark.parametrize(
     ("body", "said"),
     [
