@@ -59,6 +59,7 @@ async def expert(setting: Setting, slots: int, **more: Any) -> AsyncIterator[Ser
 async def python(setting: Setting, log: str, command: list[str], name: str) -> AsyncIterator[Server]:
     """Run a module that prints its URL once it serves."""
     file = setting.folder / f"{log}-{free_port()}.log"
+    file.unlink(missing_ok=True)  # an earlier run's URL would be read
     async with child([sys.executable, *command], log=file, environment=os.environ | ENVIRONMENT) as process:
         async with asyncio.timeout(START_SECONDS):
             while not (url := _first_url(file)):
