@@ -253,6 +253,8 @@ class Scheduler:
                     self._step(backend)
                 elif self._prefixes.wants_saving:
                     self._prefixes.save_next()
+                elif self._prefixes.wants_tidying:
+                    self._prefixes.tidy_next()
             finally:
                 self._flush()
             if self._running:
@@ -271,9 +273,11 @@ class Scheduler:
         self._urgent = True
 
     def _has_work(self) -> bool:
-        if self._running or self._jobs or self._state != "ready" or self._prefixes.wants_saving:
+        if self._running or self._jobs or self._state != "ready":
             return True
-        return any(item.cancelled or not self._stored.is_loading(item) for item in self._waiting)
+        if any(item.cancelled or not self._stored.is_loading(item) for item in self._waiting):
+            return True
+        return self._prefixes.wants_saving or self._prefixes.wants_tidying
 
     @property
     def _busy(self) -> bool:

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from appliance.experts.backend import Backend
 from appliance.experts.errors import StepError
@@ -175,6 +176,15 @@ class PrefixCache:
         """
         while leaf := next(self._parkable(), None):
             self._evict(leaf)
+
+    @property
+    def wants_tidying(self) -> bool:
+        """Whether there is more in the cells than the last prompt, which the next one may well continue."""
+        return sum(1 for _ in islice(self._parkable(), 2)) > 1
+
+    def tidy_next(self) -> None:
+        """Move the prefix to memory that was used least recently: when there is nothing else to do."""
+        self._evict(min(self._parkable(), key=lambda leaf: leaf.used))
 
     def pass_over(self) -> None:
         """Count a step, and move a prefix to memory that no request has used for `idle_steps` of them."""

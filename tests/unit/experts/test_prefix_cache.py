@@ -152,6 +152,21 @@ def test_what_steps_pass_over_for_long_goes_to_memory() -> None:
     assert house.ask([*SYSTEM, 1, 1]) == 201
 
 
+def test_in_quiet_times_all_but_the_last_prompt_goes_to_memory() -> None:
+    house = House()
+    running = [house.begin(text(f"conversation {number}", 50))[0] for number in range(3)]
+    for cached in running:
+        house.cache.release(cached, keep=True)
+    assert house.cache.idle == 150
+    while house.cache.wants_tidying:
+        house.cache.tidy_next()
+    assert house.cache.idle == 50
+    cached, use = house.cache.claim([*text("conversation 2", 50), 1])
+    assert (use.cells, use.memory) == (50, 0)
+    house.cache.release(cached, keep=False)
+    assert house.ask([*text("conversation 0", 50), 1]) == 50
+
+
 def test_what_the_memory_has_no_room_for_stays_in_cells() -> None:
     house = House(parked_bytes=1000, idle_steps=4)
     house.ask(SYSTEM)
