@@ -1,7 +1,7 @@
 """Throughput at 1, 4, 8 and 16 clients, streaming over HTTP, next to llama.cpp's servers.
 
-The servers take turns within each round, in another order each time, so that what else the machine does hits all alike.
-Those that wait are idle: what they use of the processor meanwhile is reported.
+The servers take turns request by request, in another order each round, so that what else the machine does hits all
+alike. Those that wait are idle: what they use of the processor meanwhile is reported.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.benchmarks.servers import (
 
 SLOTS = 16
 TOKENS = 64
-REPEATS = {1: 3, 4: 1, 8: 1, 16: 1}
+REPEATS = {1: 6, 4: 1, 8: 1, 16: 1}
 """How often the clients ask in a round, by their number, so that each takes some seconds."""
 PYTHON_LEVELS = (1, 8)
 PYTHON_ROUNDS = 3
@@ -56,12 +56,18 @@ async def run(setting: Setting) -> Result:
         rounds = setting.rounds * 2 - 1  # a shared machine's speed changes by more than the servers differ
         for turn in range(rounds):
             for clients, repeats in REPEATS.items():
-                prompts = [[_prompt(next(number)) for _ in range(clients)] for _ in range(repeats)]
-                for server in _order(running, turn, clients):
-                    outcomes, speed = await _measure(http, server, prompts)
-                    speeds[server.name][clients].append(speed)
-                    firsts[server.name][clients] += [one.first_token for one in outcomes if one.first_token]
-                    failures += [f"{server.name}: {one.error}: {one.detail}" for one in outcomes if one.error]
+                asking = list(_order(running, turn, clients))
+                found: dict[str, list[tuple[list[Outcome], float]]] = defaultdict(list)
+                for _ in range(repeats):
+                    prompts = [_prompt(next(number)) for _ in range(clients)]
+                    for server in asking:
+                        found[server.name].append(await _measure(http, server, prompts))
+                for name, measured in found.items():
+                    outcomes = [one for together, _ in measured for one in together]
+                    seconds = sum(seconds for _, seconds in measured)
+                    speeds[name][clients].append(sum(one.tokens for one in outcomes) / seconds)
+                    firsts[name][clients] += [one.first_token for one in outcomes if one.first_token]
+                    failures += [f"{name}: {one.error}: {one.detail}" for one in outcomes if one.error]
             setting.say(f"round {turn + 1} of {rounds}: " + _summary(speeds))
     notes = [f"the idle servers used {idle:.0%} of a core"]
     notes += [f"{len(failures)} requests failed, such as: {failures[0]}"] if failures else []
@@ -80,16 +86,12 @@ def _order(running: Sequence[Server], turn: int, clients: int) -> Iterable[Serve
 
 
 async def _measure(
-    http: aiohttp.ClientSession, server: Server, prompts: Sequence[Sequence[list[dict[str, str]]]]
+    http: aiohttp.ClientSession, server: Server, prompts: Sequence[list[dict[str, str]]]
 ) -> tuple[list[Outcome], float]:
-    """Return what became of the requests, and tokens per second."""
-    outcomes: list[Outcome] = []
-    seconds = 0.0
-    for together in prompts:
-        started = time.perf_counter()
-        outcomes += await asyncio.gather(*(ask(http, server.target, prompt, TOKENS) for prompt in together))
-        seconds += time.perf_counter() - started
-    return outcomes, sum(one.tokens for one in outcomes) / seconds
+    """Return what became of requests that were sent together, and after how many seconds the last had ended."""
+    started = time.perf_counter()
+    outcomes = await asyncio.gather(*(ask(http, server.target, prompt, TOKENS) for prompt in prompts))
+    return outcomes, time.perf_counter() - started
 
 
 async def _idle_use(running: Sequence[Server]) -> float:

@@ -53,6 +53,7 @@ class PrefixCache:
         self._clock = 0
         self._steps = 0
         self._due: float = 0
+        self._scattered = False
         self._to_save: dict[Node, str] = {}
         self.shelf = ImageShelf(settings.parked_bytes)
         self._store = store
@@ -90,6 +91,7 @@ class PrefixCache:
         on disk from its second use on, what others have in common from its third.
         """
         self._clock += 1
+        self._scattered = self._scattered or bool(self._busy)
         limit = len(prompt) - 1
         self._share_running(prompt, limit)
         node = self._reusable(prompt, limit)
@@ -179,12 +181,31 @@ class PrefixCache:
 
     @property
     def wants_tidying(self) -> bool:
-        """Whether there is more in the cells than the last prompt, which the next one may well continue."""
-        return sum(1 for _ in islice(self._parkable(), 2)) > 1
+        """Whether there is more in the cells than the last prompt, which the next one may well continue.
+
+        Or whether this one may lie far behind the first cell, because others ran beside it.
+        """
+        idle = sum(1 for _ in islice(self._parkable(), 2))
+        return idle > 1 or (idle == 1 and self._scattered)
 
     def tidy_next(self) -> None:
-        """Move the prefix to memory that was used least recently: when there is nothing else to do."""
-        self._evict(min(self._parkable(), key=lambda leaf: leaf.used))
+        """Move the prefix to memory that was used least recently, and the last one to the first cells.
+
+        When there is nothing else to do.
+        """
+        idle = sorted(self._parkable(), key=lambda leaf: leaf.used)
+        tokens = idle[0].path()
+        self._evict(idle[0])
+        if len(idle) == 1:
+            self._scattered = False
+            self._bring_back(tokens)
+
+    def _bring_back(self, tokens: list[int]) -> None:
+        image, most = self.shelf.best(tokens, len(tokens), divisible=self._backend.divisible)
+        if image is not None:
+            cached = self._start(self._tree.root, [])
+            self._restore(cached, image, most)
+            self.release(cached, keep=True)
 
     def pass_over(self) -> None:
         """Count a step, and move a prefix to memory that no request has used for `idle_steps` of them."""

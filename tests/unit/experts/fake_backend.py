@@ -7,8 +7,9 @@ count fails loudly.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from appliance.experts.backend import ClientGrammar, Grammar, Image, ModelInfo, Picture, Run, Steps
 from appliance.experts.chat.templates import CHATML
@@ -69,6 +70,8 @@ class Cell:
     """A KV cell; sequences that share it have the same object."""
 
     token: int
+    place: int
+    """Its index in the context: the lowest that was free."""
 
 
 @dataclass(slots=True)
@@ -161,7 +164,7 @@ class FakeBackend:
             cells = self.cells.setdefault(run.seq, {})
             if not 0 <= run.seq < self.settings.sequences or run.position != len(cells) or not run.tokens:
                 raise AssertionError(f"{run} does not continue {len(cells)} cells.")
-            cells.update((run.position + index, Cell(token)) for index, token in enumerate(run.tokens))
+            cells.update(enumerate(self._new_cells(run.tokens), run.position))
             if list(cells) != list(range(len(cells))):
                 raise AssertionError(f"The sequence {run.seq} has gaps: {list(cells)}.")
         if self.used > self.settings.kv_cells:
@@ -211,7 +214,8 @@ class FakeBackend:
         """Read them back."""
         self.cells[seq] = {}
         if self.takes_back:
-            self.cells[seq] = {int(at): Cell(token) for at, token in json.loads(bytes(data)).items()}
+            saved = json.loads(bytes(data))
+            self.cells[seq] = dict(zip(map(int, saved), self._new_cells(saved.values()), strict=True))
         if self.used > self.settings.kv_cells:
             raise AssertionError("There are more tokens than cells.")
         return self.takes_back
@@ -240,6 +244,19 @@ class FakeBackend:
     def used(self) -> int:
         """Cells in use."""
         return len({id(cell) for cells in self.cells.values() for cell in cells.values()})
+
+    @property
+    def last_cell(self) -> int:
+        """How many cells attention would pass over."""
+        return max((place + 1 for place in self._places()), default=0)
+
+    def _places(self) -> set[int]:
+        return {cell.place for cells in self.cells.values() for cell in cells.values()}
+
+    def _new_cells(self, tokens: Iterable[int]) -> list[Cell]:
+        taken = self._places()
+        free = (place for place in count() if place not in taken)
+        return [Cell(token, place) for token, place in zip(tokens, free, strict=False)]
 
     def text_before(self, row: int, output: int) -> str:
         """Return the text of the sequence that a row of the last batch belongs to, up to one of its outputs."""

@@ -161,6 +161,7 @@ def test_in_quiet_times_all_but_the_last_prompt_goes_to_memory() -> None:
     while house.cache.wants_tidying:
         house.cache.tidy_next()
     assert house.cache.idle == 50
+    assert house.backend.last_cell == 50
     cached, use = house.cache.claim([*text("conversation 2", 50), 1])
     assert (use.cells, use.memory) == (50, 0)
     house.cache.release(cached, keep=False)
