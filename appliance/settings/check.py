@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 from appliance.settings.errors import Problem
 from appliance.settings.keys import Group, Key, Leaf, Named, find, nearest
 from appliance.settings.layers import Layer, Merged, Tree
-from appliance.settings.model import NAME_PATTERN
 from appliance.settings.phrases import expected, found, kind
+from appliance.settings.section import NAME_PATTERN
 from appliance.settings.source import KeyPath, Source, dotted
 
 _NAME = {"type": "string", "pattern": NAME_PATTERN}

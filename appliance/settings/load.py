@@ -14,7 +14,8 @@ from appliance.settings.errors import InvalidSettingsError, Problem
 from appliance.settings.files import UnreadableError, read
 from appliance.settings.keys import Group, Leaf, Named, find, keys_of
 from appliance.settings.layers import Layer, Merged, merge
-from appliance.settings.model import NAME_PATTERN, Settings
+from appliance.settings.model import Settings
+from appliance.settings.section import NAME_PATTERN
 from appliance.settings.source import LayerName, Source
 
 FIRST_BOOT_FILE = "rouse.toml"

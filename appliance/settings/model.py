@@ -7,33 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
-NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})]
-Role = Literal["hub", "expert", "voice", "vision"]
+from appliance.settings.section import Name, Port, Role, Seconds, Section, check_together, conflict
+
 Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
 _EXTERNAL_FORM = "expected http://host or https://host, with :port and a path such as /v1 where there are any"
 _URL_FORM = "expected mqtt://host or mqtts://host, with :port from 1 to 65535 where it is not the usual one"
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error rather than a silent typo."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class NodeSettings(Section):
@@ -111,21 +92,10 @@ class BrokerSettings(Section):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.password is not None and self.password_file is not None:
-            raise _conflict("password", "set password or password_file, not both")
-        _check_together("cert_file", self.cert_file, "key_file", self.key_file)
-        _check_together("listen_cert_file", self.listen_cert_file, "listen_key_file", self.listen_key_file)
+            raise conflict("password", "set password or password_file, not both")
+        check_together("cert_file", self.cert_file, "key_file", self.key_file)
+        check_together("listen_cert_file", self.listen_cert_file, "listen_key_file", self.listen_key_file)
         return self
-
-
-def _check_together(one: str, one_value: object, other: str, other_value: object) -> None:
-    if (one_value is None) != (other_value is None):
-        present = other if one_value is None else one
-        raise _conflict(present, f"{one} and {other} go together")
-
-
-def _conflict(key: str, message: str) -> PydanticCustomError:
-    """Return an error that names the key of the section at which to say it."""
-    return PydanticCustomError("conflict", "{message}", {"key": key, "message": message})
 
 
 class ExternalSettings(Section):
@@ -186,7 +156,7 @@ class ExternalSettings(Section):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.key is not None and self.key_file is not None:
-            raise _conflict("key", "set key or key_file, not both")
+            raise conflict("key", "set key or key_file, not both")
         return self
 
 
@@ -290,7 +260,7 @@ class ExpertSettings(Section):
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         if self.workers and self.gpu_layers:
-            raise _conflict("gpu_layers", "with workers, set worker_layers instead; this machine's GPU stays unused")
+            raise conflict("gpu_layers", "with workers, set worker_layers instead; this machine's GPU stays unused")
         return self
 
 
@@ -352,14 +322,14 @@ class RpcWorkerSettings(Section):
         try:
             address = IPv4Address(self.host)
         except AddressValueError:
-            raise _conflict("host", "expected an IPv4 address; ggml's RPC server knows nothing else") from None
+            raise conflict("host", "expected an IPv4 address; ggml's RPC server knows nothing else") from None
         if not address.is_loopback and not any(address in IPv4Network(network) for network in self.overlay):
-            raise _conflict(
+            raise conflict(
                 "host",
                 "must be loopback or in one of the networks of overlay, because ggml's RPC has no authentication",
             )
         if self.port == self.rpc_port:
-            raise _conflict("port", "port and rpc_port must differ")
+            raise conflict("port", "port and rpc_port must differ")
         return self
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import date, time
 from typing import Any
 
-from appliance.settings.model import NAME_PATTERN
+from appliance.settings.section import NAME_PATTERN
 
 _LONGEST = 60
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
