@@ -42,10 +42,12 @@ def llama_backend(model: Path, settings: EngineSettings, tuning: Path | None = N
         try:
             # Tests and gateways do without it.
             from appliance.experts.llama.backend import LlamaBackend  # noqa: PLC0415
+            from appliance.experts.llama.memory import map_large_blocks  # noqa: PLC0415
             from appliance.experts.tuning.store import TuningStore  # noqa: PLC0415
             from appliance.experts.tuning.tune import tune  # noqa: PLC0415
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"llama.cpp is not usable on this machine: {error}") from error
+        map_large_blocks()
         backend = LlamaBackend(model, settings)
         if tuning is not None and settings.threads is None and not settings.workers:
             try:
