@@ -20,8 +20,8 @@ from appliance.experts.metrics import ExpertMetrics
 from appliance.gateway.answer import Usage
 from appliance.gateway.metrics import EndpointCollector, EndpointState, GatewayMetrics
 from appliance.http_server import process_registry
-from appliance.node.expert import ExpertLoad, ExpertState
 from appliance.node.status import NodeCollector
+from appliance.node.supervised import ExpertLoad, ExpertState
 
 MARKER = "<!-- Everything below is written by scripts/metrics_reference.py; change the metrics instead. -->"
 

@@ -18,7 +18,7 @@ from appliance.errors import StartError
 from appliance.experts.rpc.watch import WorkerWatch
 from appliance.experts.server import SPIN_COUNT, Expert, serve
 from appliance.experts.settings import EngineSettings
-from appliance.node.expert import Ready, Waiting
+from appliance.node.supervised import Ready, Waiting
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
