@@ -56,6 +56,8 @@ class ExpertUnit(SupervisedExpert):
                     backoff = FIRST_BACKOFF_SECONDS if await self._watch() else backoff
                 except NoSystemBusError as error:
                     await self._fail_unless_known(str(error))
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
                 except NoSuchUnitError:
                     await self._fail(f"systemd has no unit {unit_name(self._name)}: is it installed?")
                 except NotAllowedError as error:
