@@ -61,9 +61,10 @@ class Activity:
 
     active: int
     queued: int
-    idle: float
-    """Seconds since the last request ended or came, 0 while there is one; CLOCK_MONOTONIC, so without the machine's
-    sleep."""
+    clients: int
+    """Of a worker, the experts elsewhere that it holds layers for."""
+    idle: float | None
+    """Seconds since the last request ended, 0 while there is one, by CLOCK_MONOTONIC; None where it does not say."""
 
 
 type Report = Callable[[ExpertStatus], Awaitable[None]]
@@ -88,7 +89,7 @@ class SupervisedExpert(ABC):
         self._http = http
         self._report = report
         self._advertise = advertise
-        self._key = key
+        self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._restarts = 0
         self._state: ExpertState = "starting"
         self._url: str | None = None
@@ -128,7 +129,8 @@ class SupervisedExpert(ABC):
             return Activity(
                 active=int(body.get("active", 0)),
                 queued=int(body.get("queued", 0)),
-                idle=max(0.0, float(body.get("idle_seconds", 0))),
+                clients=int(body.get("clients", 0)),
+                idle=max(0.0, float(body["idle_seconds"])) if "idle_seconds" in body else None,
             )
         except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, AttributeError):
             return None
@@ -139,7 +141,7 @@ class SupervisedExpert(ABC):
             return True
         url = self._url.removesuffix("/v1") + "/prefixes/save"
         try:
-            async with self._http.post(url, headers={"Authorization": f"Bearer {self._key}"}) as response:
+            async with self._http.post(url, headers=self._authorization) as response:
                 if response.status == 200:
                     return True
                 _log.warning("expert %s did not save its prefixes: HTTP %d", self._name, response.status)
@@ -161,7 +163,8 @@ class SupervisedExpert(ABC):
 
     async def _health(self, url: str) -> Any:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
-        async with self._http.get(url.removesuffix("/v1") + "/health", timeout=timeout) as response:
+        health = url.removesuffix("/v1") + "/health"
+        async with self._http.get(health, timeout=timeout, headers=self._authorization) as response:
             return await response.json()
 
     def _forget_process(self) -> None:
