@@ -205,7 +205,12 @@ POWER_COMMAND: Topic[PowerCommand] = Topic(
     "powerCommand", f"{ROOT}/nodes/{{node}}/power/commands", PowerCommand, "client", "A wish for a node's power."
 )
 PLUG_READING: Topic[PlugReading] = Topic(
-    "plugReading", f"{ROOT}/nodes/{{node}}/power/plug", PlugReading, "client", "What a node's smart plug measures.", qos=0
+    "plugReading",
+    f"{ROOT}/nodes/{{node}}/power/plug",
+    PlugReading,
+    "client",
+    "What a node's smart plug measures.",
+    qos=0,
 )
 NODE_ENERGY: Topic[NodeEnergy] = Topic(
     "nodeEnergy",

@@ -45,4 +45,3 @@ class SleepDetector:
 
     def _now(self) -> float:
         return self._clock.boottime() - self._clock.monotonic()
-

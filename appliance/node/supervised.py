@@ -187,4 +187,3 @@ class SupervisedExpert(ABC):
             "restarts": self._restarts,
         }
         await self._report(ExpertStatus.model_validate({**details, **status}))
-

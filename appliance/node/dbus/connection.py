@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from dbus_next import AuthError, Message, MessageType
+from dbus_next.constants import MessageType
+from dbus_next.errors import AuthError
+from dbus_next.message import Message
 
 from appliance.node.dbus.errors import (
     NoSuchUnitError,
@@ -101,9 +103,7 @@ class SystemBus:
 
     async def get(self, remote: Remote, name: str) -> Any:
         """Return a property's value; raises like `call`."""
-        reply = await self.call(
-            Remote(remote.service, remote.path, PROPERTIES), "Get", "ss", remote.interface, name
-        )
+        reply = await self.call(Remote(remote.service, remote.path, PROPERTIES), "Get", "ss", remote.interface, name)
         return expect(reply, "v")[0].value
 
     async def __aenter__(self) -> Self:
@@ -141,7 +141,7 @@ class SystemBus:
             if used:
                 delay = FIRST_RETRY_SECONDS
             if reason != self._reason:
-                _log.warning("%s; trying again", reason)
+                _log.info("%s; trying again", reason)
             self._reason = reason
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
@@ -151,18 +151,20 @@ class SystemBus:
             await connection.connect()
         connection.add_message_handler(self._take)
         for service in self._appeared:
-            await self._match(connection, f"sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{service}'")
-        for service, path, interface, signal in self._signals:
             await self._match(
-                connection, f"sender='{service}',path='{path}',interface='{interface}',member='{signal}'"
+                connection, f"sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{service}'"
             )
+        for service, path, interface, signal in self._signals:
+            await self._match(connection, f"sender='{service}',path='{path}',interface='{interface}',member='{signal}'")
         self._socket = connection
         for service in self._appeared:
             await self._find(connection, service)
-        await connection.wait_for_disconnect()
+        await connection.until_lost()
 
     async def _match(self, connection: BusSocket, rule: str) -> None:
-        await self._ask(connection, Remote(BUS, "/org/freedesktop/DBus", BUS), "AddMatch", "s", (f"type='signal',{rule}",))
+        await self._ask(
+            connection, Remote(BUS, "/org/freedesktop/DBus", BUS), "AddMatch", "s", (f"type='signal',{rule}",)
+        )
 
     async def _find(self, connection: BusSocket, service: str) -> None:
         """Note who owns a service's name; a service that is started on demand may have no owner yet."""

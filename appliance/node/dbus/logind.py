@@ -128,6 +128,6 @@ class Logind:
         """Return for how many seconds a delay lock can hold the machine up. Raises SystemBusError."""
         return int(await self._bus.get(MANAGER, "InhibitDelayMaxUSec")) / 1e6
 
-    async def about_to_sleep(self) -> bool:
-        """Whether the machine is on its way to sleep at this moment. Raises SystemBusError."""
-        return bool(await self._bus.get(MANAGER, "PreparingForSleep"))
+    async def about_to(self, what: Literal["sleep", "shutdown"]) -> bool:
+        """Whether the machine is on its way to that at this moment. Raises SystemBusError."""
+        return bool(await self._bus.get(MANAGER, f"PreparingFor{what.capitalize()}"))

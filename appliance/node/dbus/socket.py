@@ -3,8 +3,8 @@
 import contextlib
 from typing import Any
 
-from dbus_next import Message
-from dbus_next.aio import MessageBus
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.message import Message
 
 MOST_LINE_BYTES = 16_384
 """libdbus's own limit for a line of the authentication."""
@@ -34,9 +34,15 @@ class BusSocket(MessageBus):
         reply: Message | None = await self.call(message)
         return reply
 
+    async def until_lost(self) -> None:
+        """Wait for the connection's end. Raises EOFError or OSError if it broke."""
+        untyped: Any = self
+        await untyped.wait_for_disconnect()
+
     def close(self) -> None:
         """End the connection; whoever waits for a reply is told."""
-        self._finalize(None)
+        untyped: Any = self
+        untyped._finalize(None)
         self._close_socket()
         if self._disconnect_future.done() and not self._disconnect_future.cancelled():
             self._disconnect_future.exception()  # it may be that nobody asked for it

@@ -1,4 +1,4 @@
-"""Puts the machine to sleep when its policy says so, and sees to it that no sleep, whoever asked for it, loses anything.
+"""Puts the machine to sleep when its policy says so, and loses nothing by any sleep, whoever asked for it.
 
 The way down: experts save their prompt prefixes, `going_to_sleep` on the bus, a last look at the experts, logind is
 asked. logind announces every sleep to all (PrepareForSleep) and waits for our delay lock: in that time the experts save
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_LONGEST_DELAY = 5.0
 """logind.conf(5), InhibitDelayMaxSec=, where logind can't be asked."""
+MOST_DELAY_SECONDS = 30.0
+"""More than that is not used, however much logind gives."""
 PATIENCE_SECONDS = 60.0
 """A machine that runs for so long after it should have slept is awake."""
 RETRY_SECONDS = 300.0
@@ -130,11 +132,13 @@ class SleepController:
 
     async def _meet_logind(self) -> None:
         """After each connection to logind: what it gave before is worth nothing any more."""
-        if self._state == "awake":
+        if self._is("awake"):
             await self._parts.locks.take("delay", anew=True)
             if self._parts.locks.blocking:
                 await self._parts.locks.take("block", anew=True)
-        self._longest_delay = await self._parts.logind.longest_delay()
+        self._longest_delay = min(await self._parts.logind.longest_delay(), MOST_DELAY_SECONDS)
+        if self._is("asleep") and not await self._parts.logind.about_to("sleep") and self._is("asleep"):
+            await self._wake_up("it is awake, as logind says; D-Bus was lost meanwhile")
 
     async def _obey(self, command: PowerCommand | None, _levels: Mapping[str, str]) -> None:
         if command is None or command.id in self._commands:
@@ -162,13 +166,13 @@ class SleepController:
             what, starts = await self._signals.get()
             if starts:
                 await self._go_down("off" if what == "shutdown" else "asleep")
-            elif self._state != "awake":
-                await self._wake_up("it was woken" if self._state == "asleep" else "it was not put down after all")
+            elif not self._is("awake"):
+                await self._wake_up("it was woken" if self._is("asleep") else "it was not put down after all")
 
     async def _go_down(self, last: Literal["asleep", "off"]) -> None:
         """Use the time that the delay lock gives, then give the lock back."""
         started = self._parts.clock.monotonic()
-        reason = self._power().reason if self._state == "going_to_sleep" else "someone put the machine down"
+        reason = self._power().reason if self._is("going_to_sleep") else "someone put the machine down"
         method: Method = "suspend" if last == "asleep" else "poweroff"
         self._down.set()
         self._enter("going_to_sleep")
@@ -201,9 +205,9 @@ class SleepController:
     async def _watch(self) -> None:
         next_decision = self._parts.clock.monotonic()
         while True:
-            if self._state == "awake":
+            if self._is("awake"):
                 await self._look()
-                if self._parts.clock.monotonic() >= next_decision and self._state == "awake":
+                if self._parts.clock.monotonic() >= next_decision and self._is("awake"):
                     next_decision = self._parts.clock.monotonic() + self._options.decide_interval
                     await self._consider()
             else:
@@ -216,7 +220,7 @@ class SleepController:
             await self._wake_up(f"it had slept for {slept:.0f} s, unannounced")
         self._busy = await self._parts.activity.look()
         self._parts.metrics.idle.set(self._busy.idle)
-        if self._state != "awake":
+        if not self._is("awake"):
             return
         await self._parts.locks.take("delay")
         if self._busy.generating:
@@ -226,17 +230,17 @@ class SleepController:
 
     async def _notice_being_awake(self) -> None:
         """End a sleep whose end was not announced, or that never came."""
-        if self._detector.slept() and self._state != "off":
+        if self._detector.slept() and not self._is("off"):
             # Give logind's own announcement, which says it better, a moment.
             await asyncio.sleep(self._options.busy_interval)
-            if self._state != "awake":
+            if not self._is("awake"):
                 await self._wake_up("it has slept, and nobody announced the end")
         elif self._parts.clock.monotonic() - self._state_entered >= PATIENCE_SECONDS:
             try:
-                about_to = await self._parts.logind.about_to_sleep()
+                about_to = await self._parts.logind.about_to("shutdown" if self._is("off") else "sleep")
             except SystemBusError:
                 about_to = False
-            if not about_to and self._state != "awake":
+            if not about_to and not self._is("awake"):
                 await self._wake_up("it was to sleep, and did not")
 
     async def _consider(self) -> None:
@@ -252,7 +256,7 @@ class SleepController:
         obstacles += self._obstacles(surroundings, decision)
         blockers = tuple(dict.fromkeys((*decision.blockers, *obstacles)))
         wish = self._valid_wish()
-        if wish is not None and method is not None:
+        if wish is not None:
             blockers = tuple(dict.fromkeys((*self._in_the_way(surroundings), *obstacles)))
             reason = f"it was asked to sleep: {wish.reason}" if wish.reason else "it was asked to sleep"
         else:
@@ -271,14 +275,21 @@ class SleepController:
             sessions=surroundings.sessions,
             update_running=self._update_running(),
             inhibitors=surroundings.inhibitors,
-            stay_awake_until=self._stay_awake_until,
+            stay_awake_until=self._awake_until(),
         )
+
+    def _awake_until(self) -> float | None:
+        if self._stay_awake_until is not None and self._parts.clock.wall() >= self._stay_awake_until:
+            self._stay_awake_until = None
+        return self._stay_awake_until
 
     def _obstacles(self, surroundings: Surroundings, decision: Decision) -> list[str]:
         """Return what speaks against sleep whatever the policy says."""
         if self._options.method is None:
             return []
         found = [surroundings.obstacle] if surroundings.obstacle else []
+        if not self._parts.bus.connected:
+            found.append("the broker is not reachable: nobody would know that it sleeps, and wake it")
         if self._busy.lent_to:
             found.append("an expert on another machine has layers of its model here")
         alarm = decision.wake_at is not None and self._parts.alarm.usable
@@ -305,6 +316,9 @@ class SleepController:
         if self._wish is not None and self._parts.clock.wall() >= self._wish.until:
             _log.info("it is no longer wanted that this machine sleeps; something was in the way all the time")
             self._wish = None
+        if self._wish is not None and self._options.method is None:
+            _log.warning("it was asked to sleep, but by its settings this machine never does")
+            self._wish = None
         return self._wish
 
     async def _stay(self, reason: str, blockers: tuple[str, ...]) -> None:
@@ -321,18 +335,20 @@ class SleepController:
     async def _put_down(self, method: Method, reason: str) -> None:
         """Ask logind for it, after everything that takes longer than a delay lock lasts."""
         _log.info("going to %s: %s", method, reason)
+        self._down.clear()
         await self._parts.goodbye.save()
-        if self._state != "awake":
+        if not self._is("awake"):
             return  # someone else was quicker
         self._enter("going_to_sleep")
         await self._publish(self._power(reason))
         self._busy = await self._parts.activity.look()
-        if self._busy.generating or not self._parts.bus.connected:
-            why = "a request came" if self._busy.generating else "the broker is not there to hear the goodbye"
-            await self._stay_after_all(f"it was about to sleep when {why}")
+        if not self._is("going_to_sleep"):
+            return
+        if self._busy.generating:
+            self._enter("awake")
+            await self._publish(self._power("a request came when it was about to sleep"))
             return
         self._parts.locks.release("block")
-        self._down.clear()
         try:
             await self._parts.logind.put_down(method)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -345,7 +361,7 @@ class SleepController:
             await self._be_refused("logind was asked to, and did not do it")
 
     async def _be_refused(self, sentence: str) -> None:
-        if self._down.is_set():
+        if self._down.is_set() or not self._is("going_to_sleep"):
             return  # it has been announced after all: D-Bus was lost between the two
         _log.warning("%s", sentence)
         self._parts.metrics.refused.inc()
@@ -354,11 +370,11 @@ class SleepController:
         self._enter("awake")
         await self._publish(self._power("it was about to sleep and could not", (sentence,)))
 
-    async def _stay_after_all(self, reason: str) -> None:
-        self._enter("awake")
-        await self._publish(self._power(reason))
-
     # ---- what is said
+
+    def _is(self, state: PowerState) -> bool:
+        """Whether that is the state now: any await may have changed it."""
+        return self._state == state
 
     def _enter(self, state: PowerState) -> None:
         if state != self._state:

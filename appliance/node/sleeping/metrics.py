@@ -18,9 +18,7 @@ class SleepMetrics:
             ["state"],
             registry=registry,
         )
-        self.idle = Gauge(
-            "rouse_node_idle_seconds", "Time awake in which nobody used the experts.", registry=registry
-        )
+        self.idle = Gauge("rouse_node_idle_seconds", "Time awake in which nobody used the experts.", registry=registry)
         self.sleeps = Counter(
             "rouse_node_sleeps", "Times that the machine was put down, by method.", ["method"], registry=registry
         )

@@ -59,3 +59,18 @@ class SleepOptions:
     """Seconds between two looks at what the experts are doing."""
     decide_interval: float = 5.0
     """Seconds between two decisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """The decision of a node that nobody gave a policy."""
+
+    reason: str = "by its settings this machine never sleeps"
+    action: Literal["stay", "suspend", "poweroff"] = "stay"
+    blockers: tuple[str, ...] = ()
+    wake_at: float | None = None
+
+
+def never(_seen: Observation, _now: float) -> Decision:
+    """Decide to stay awake."""
+    return Stay()
