@@ -324,8 +324,11 @@ class Bus:
             granted = await client.subscribe(subscription.filter, qos=subscription.topic.qos)
             if any(code >= REFUSED for code in map(_code, granted)):
                 _log.error("the MQTT broker refuses user %r %s", self._connection.username, subscription.filter)
-        for name, (payload, qos) in list(self._kept.items()):
-            await client.publish(name, payload, qos=qos, retain=True)
+        sent: dict[str, tuple[bytes, int]] = {}
+        while unsent := {name: kept for name, kept in self._kept.items() if sent.get(name) != kept}:
+            for name, (payload, qos) in unsent.items():  # what is kept may change meanwhile
+                await client.publish(name, payload, qos=qos, retain=True)
+            sent |= unsent
         self._client = client
         self._lost = asyncio.Event()
         self._connected.set()

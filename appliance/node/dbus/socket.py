@@ -42,7 +42,7 @@ class BusSocket(MessageBus):
     def close(self) -> None:
         """End the connection; whoever waits for a reply is told."""
         untyped: Any = self
-        untyped._finalize(None)
+        untyped._finalize(None)  # noqa: SLF001 - dbus-next has no other way to end a connection at once
         self._close_socket()
         if self._disconnect_future.done() and not self._disconnect_future.cancelled():
             self._disconnect_future.exception()  # it may be that nobody asked for it

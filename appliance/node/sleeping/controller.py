@@ -121,6 +121,7 @@ class SleepController:
 
     async def run(self) -> None:
         """Watch, decide and sleep, until cancelled."""
+        await self._publish(self._power("the node has just started"))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_signals(), name="logind's signals")
@@ -203,7 +204,7 @@ class SleepController:
     # ---- watch and decide
 
     async def _watch(self) -> None:
-        next_decision = self._parts.clock.monotonic()
+        next_decision = self._parts.clock.monotonic() + self._options.decide_interval
         while True:
             if self._is("awake"):
                 await self._look()
@@ -349,6 +350,7 @@ class SleepController:
             await self._publish(self._power("a request came when it was about to sleep"))
             return
         self._parts.locks.release("block")
+        await self._parts.locks.take("delay", anew=True)  # logind may have been restarted a moment ago
         try:
             await self._parts.logind.put_down(method)
             async with asyncio.timeout(PATIENCE_SECONDS):
