@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dbus_next.message import Message
 
 from appliance.node import daemon
+from appliance.node.clock import Clock
 from appliance.node.sleeping import controller
 from appliance.node.sleeping.policy import SleepOptions
 from scripts.house.mosquitto import mosquitto
@@ -17,8 +19,9 @@ from tests.system.conftest import PASSWORDS, RunningBroker
 from tests.system.machine.bus_daemon import BusDaemon
 from tests.system.machine.bus_daemon import program as dbus_program
 from tests.system.machine.expert import PlayedExpert
-from tests.system.machine.logind import FakeLogind
+from tests.system.machine.logind import PATH, FakeLogind
 from tests.system.machine.node import QUICK, Heard, IdlePolicy, Observer, running_node
+from tests.system.machine.service import Answer
 
 pytestmark = [
     pytest.mark.broker,
@@ -87,13 +90,14 @@ async def test_an_idle_node_saves_says_goodbye_and_then_sleeps_and_comes_back(ma
     await machine.until_locked()
     assert machine.states == ["online", "awake"]
     saves_when_asked: list[int] = []
-    suspend = machine.logind.methods["/org/freedesktop/login1", "Suspend"]
-    machine.logind.methods["/org/freedesktop/login1", "Suspend"] = lambda message: (
-        saves_when_asked.append(machine.expert.saves),
-        machine.heard.journal.append(("asked", None)),
-        suspend(message),
-    )[-1]
+    suspend = machine.logind.methods[PATH, "Suspend"]
 
+    def asked(message: Message) -> Answer:
+        saves_when_asked.append(machine.expert.saves)
+        machine.heard.journal.append(("asked", None))
+        return suspend(message)
+
+    machine.logind.methods[PATH, "Suspend"] = asked
     machine.policy.idle_after = 0.05
     machine.expert.is_idle(100)
     await machine.until_asleep()
@@ -137,7 +141,7 @@ async def test_nothing_suspends_the_machine_in_the_middle_of_an_answer(machine: 
     machine.expert.is_busy()
     await machine.heard.until(lambda: bool(machine.logind.held("block")), "a block lock")
     (lock,) = machine.logind.held("block")
-    assert (lock.who, lock.what) == ("Rouse", {"sleep"})
+    assert (lock.who, lock.what) == ("Rouse", frozenset({"sleep"}))
     await machine.heard.until(
         lambda: "it answers requests" in machine.heard.last("power").blockers, "the reason on the bus"
     )
@@ -152,11 +156,13 @@ async def test_nothing_suspends_the_machine_in_the_middle_of_an_answer(machine: 
 async def test_commands_of_the_bus_are_obeyed(machine: Machine) -> None:
     await machine.start()
     await machine.observer.ask("stay_awake", reason="a long evening")
-    machine.policy.idle_after = 0
-    machine.expert.is_idle(100)
     await machine.heard.until(
         lambda: "somebody asked it to stay awake" in machine.heard.last("power").blockers, "stays awake"
     )
+    machine.policy.idle_after = 0
+    machine.expert.is_idle(100)
+    await asyncio.sleep(0.3)
+    assert machine.logind.put_down == []
     machine.policy.idle_after = 1000
     await machine.observer.ask("sleep", reason="bedtime")
     await machine.until_asleep()
@@ -359,7 +365,7 @@ async def test_signals_of_others_are_not_believed(machine: Machine) -> None:
 async def test_a_sleep_that_nobody_announced_is_noticed_by_the_clocks(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class JumpingClock(daemon.Clock):
+    class JumpingClock(Clock):
         slept = 0.0
 
         def boottime(self) -> float:

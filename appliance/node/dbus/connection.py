@@ -70,7 +70,9 @@ class SystemBus:
         self._owners: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._callbacks: set[asyncio.Task[None]] = set()
-        self._reason = "the connection to D-Bus has not been made yet"
+        self._reason = ""
+        self._tried = asyncio.Event()
+        """Set when the first attempt to connect has ended, one way or the other."""
 
     @property
     def connected(self) -> bool:
@@ -96,6 +98,7 @@ class SystemBus:
             NoSuchUnitError: systemd has no such unit.
             ServiceCallError: the service failed, is not there, or did not answer in time.
         """
+        await self._tried.wait()
         connection = self._socket
         if connection is None:
             raise NoSystemBusError(self._reason)
@@ -120,6 +123,7 @@ class SystemBus:
 
     async def _run(self) -> None:
         delay = FIRST_RETRY_SECONDS
+        said = ""
         while True:
             reason = "the connection to D-Bus was lost"
             used = False
@@ -129,7 +133,7 @@ class SystemBus:
                     await self._use(connection)
                 finally:
                     used = self._socket is not None
-                    self._socket = None
+                    self._socket, self._reason = None, reason
                     self._owners.clear()
                     connection.close()
             except (FileNotFoundError, ConnectionRefusedError):
@@ -139,10 +143,11 @@ class SystemBus:
             except (OSError, AuthError, ValueError, SystemBusError) as error:
                 reason = f"the connection to D-Bus failed: {error}"
             if used:
-                delay = FIRST_RETRY_SECONDS
-            if reason != self._reason:
+                delay, said = FIRST_RETRY_SECONDS, ""
+            if reason != said:
                 _log.info("%s; trying again", reason)
-            self._reason = reason
+            said = self._reason = reason
+            self._tried.set()
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
@@ -157,6 +162,7 @@ class SystemBus:
         for service, path, interface, signal in self._signals:
             await self._match(connection, f"sender='{service}',path='{path}',interface='{interface}',member='{signal}'")
         self._socket = connection
+        self._tried.set()
         for service in self._appeared:
             await self._find(connection, service)
         await connection.until_lost()

@@ -59,10 +59,9 @@ class Ipmi:
             )
         except OSError as error:
             raise MeterUnavailableError(f"ipmitool can't be started: {error.strerror}") from error
-        assert process.stdout is not None  # noqa: S101 - asked for above
         try:
             async with asyncio.timeout(IPMI_SECONDS):
-                output = await process.stdout.read(MOST_OUTPUT_BYTES)
+                output = await _up_to_the_end(process)
                 code = await process.wait()
         except TimeoutError as error:
             raise MeterError(f"ipmitool did not answer within {IPMI_SECONDS:g} s") from error
@@ -70,8 +69,17 @@ class Ipmi:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
+            await process.communicate()
         found = _POWER.search(output)
         if code != 0 or found is None:
             raise MeterUnavailableError("ipmitool gives no power reading: the board has none, or may not be asked")
         return float(found[1])
+
+
+async def _up_to_the_end(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    try:
+        await process.stdout.readexactly(MOST_OUTPUT_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        return whole.partial
+    raise MeterUnavailableError(f"ipmitool says more than {MOST_OUTPUT_BYTES} bytes, which is no power reading")

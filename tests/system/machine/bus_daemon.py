@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -48,9 +49,13 @@ class BusDaemon:
         command = [found, f"--config-file={self._configuration}", "--nofork", "--nopidfile"]
         process = await self._stack.enter_async_context(child(command, log=self._log, grace=5))
         async with asyncio.timeout(10):
-            while not self._socket.exists():
+            while not self._listens():
                 assert process.returncode is None, tail(self._log)
                 await asyncio.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
 
     async def kill(self) -> None:
         await self._stack.aclose()

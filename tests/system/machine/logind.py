@@ -5,11 +5,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dbus_next.errors import DBusError
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from tests.system.machine.service import Answer, Service, answer
+from tests.system.machine.service import Answer, Refusal, Service, answer
 
 PATH = "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
@@ -129,7 +128,7 @@ class FakeLogind(Service):
     def _begin(self, message: Message, what: Literal["suspend", "poweroff"]) -> Answer:
         assert message.signature == "b"
         if self.refuses:
-            raise DBusError(
+            raise Refusal(
                 "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."
             )
         if any(
@@ -137,7 +136,7 @@ class FakeLogind(Service):
             for lock in self.held("block")
             for kind in lock.what
         ):
-            raise DBusError(
+            raise Refusal(
                 "org.freedesktop.login1.BlockedByInhibitorLock", "Operation denied due to active block inhibitor"
             )
         task = asyncio.create_task(self._down(what))

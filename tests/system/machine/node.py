@@ -17,6 +17,7 @@ from appliance.bus.topics import (
     NODE_STATUS,
     NODE_TELEMETRY,
     POWER_COMMAND,
+    Topic,
 )
 from appliance.node import daemon
 from appliance.node.dbus.connection import ADDRESS_VARIABLE
@@ -98,13 +99,14 @@ class Observer:
         self.heard = heard
         self._bus = Bus(broker.connection("homeassistant"), identifier="observer")
         self._sent = 0
-        for kind, topic in {
+        topics: dict[str, Topic[Any]] = {
             "power": NODE_POWER,
             "presence": NODE_STATUS,
             "expert": EXPERT_STATUS,
             "telemetry": NODE_TELEMETRY,
             "energy": NODE_ENERGY,
-        }.items():
+        }
+        for kind, topic in topics.items():
             self._bus.subscribe(topic, self._noting(kind))
 
     def _noting(self, kind: str) -> Callable[..., Any]:

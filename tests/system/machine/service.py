@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from dbus_next.constants import MessageType
-from dbus_next.errors import DBusError
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
@@ -20,6 +19,15 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 
 type Answer = tuple[str, Sequence[Any], Sequence[int]]
 type Method = Callable[[Message], Answer]
+
+
+class Refusal(Exception):
+    """An error of a service, by its name on the bus."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+        self.text = text
 
 
 def answer(signature: str = "", *body: Any, descriptors: Sequence[int] = ()) -> Answer:
@@ -81,8 +89,8 @@ class Service:
             return Message.new_error(message, "org.freedesktop.DBus.Error.UnknownMethod", message.member)
         try:
             signature, body, descriptors = method(message)
-        except DBusError as error:
-            return Message.new_error(message, error.type, error.text)
+        except Refusal as refusal:
+            return Message.new_error(message, refusal.name, refusal.text)
         return Message.new_method_return(message, signature, list(body), list(descriptors))
 
     def _property(self, message: Message) -> Message:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dbus_next.errors import DBusError
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from tests.system.machine.service import Answer, Service, answer
+from tests.system.machine.service import Answer, Refusal, Service, answer
 
 PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
@@ -94,9 +93,9 @@ class FakeSystemd(Service):
         name, mode = message.body
         assert mode == "replace"
         if self.refuses:
-            raise DBusError("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication")
+            raise Refusal("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication")
         if not self.known(name):
-            raise DBusError("org.freedesktop.systemd1.NoSuchUnit", f"Unit {name} not found.")
+            raise Refusal("org.freedesktop.systemd1.NoSuchUnit", f"Unit {name} not found.")
         self._jobs += 1
         return self._unit(name), f"{PATH}/job/{self._jobs}"
 
