@@ -138,7 +138,7 @@ class SystemBus:
                     connection.close()
             except (FileNotFoundError, ConnectionRefusedError):
                 reason = "this system has no D-Bus, or it is not running"
-            except EOFError:
+            except (EOFError, ConnectionError):
                 pass  # the daemon ended
             except (OSError, AuthError, ValueError, SystemBusError) as error:
                 reason = f"the connection to D-Bus failed: {error}"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from tests.system.machine.service import Answer, Refusal, Service, answer
+from tests.system.machine.service import Answer, Service, ServiceError, answer
 
 PATH = "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
@@ -128,7 +128,7 @@ class FakeLogind(Service):
     def _begin(self, message: Message, what: Literal["suspend", "poweroff"]) -> Answer:
         assert message.signature == "b"
         if self.refuses:
-            raise Refusal(
+            raise ServiceError(
                 "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication required."
             )
         if any(
@@ -136,7 +136,7 @@ class FakeLogind(Service):
             for lock in self.held("block")
             for kind in lock.what
         ):
-            raise Refusal(
+            raise ServiceError(
                 "org.freedesktop.login1.BlockedByInhibitorLock", "Operation denied due to active block inhibitor"
             )
         task = asyncio.create_task(self._down(what))

@@ -21,7 +21,7 @@ type Answer = tuple[str, Sequence[Any], Sequence[int]]
 type Method = Callable[[Message], Answer]
 
 
-class Refusal(Exception):
+class ServiceError(Exception):
     """An error of a service, by its name on the bus."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -89,8 +89,8 @@ class Service:
             return Message.new_error(message, "org.freedesktop.DBus.Error.UnknownMethod", message.member)
         try:
             signature, body, descriptors = method(message)
-        except Refusal as refusal:
-            return Message.new_error(message, refusal.name, refusal.text)
+        except ServiceError as error:
+            return Message.new_error(message, error.name, error.text)
         return Message.new_method_return(message, signature, list(body), list(descriptors))
 
     def _property(self, message: Message) -> Message:

@@ -12,7 +12,7 @@ from typing import Any
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from tests.system.machine.service import Answer, Refusal, Service, answer
+from tests.system.machine.service import Answer, Service, ServiceError, answer
 
 PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
@@ -43,7 +43,7 @@ class FakeSystemd(Service):
     def __init__(self, address: str, folder: Path, command: Callable[[str], tuple[str, ...]]) -> None:
         super().__init__(address, "org.freedesktop.systemd1")
         self.units: dict[str, Unit] = {}
-        self.known = lambda name: name.startswith("rouse-expert@")
+        self.known: Callable[[str], bool] = lambda name: name.startswith("rouse-expert@")
         self.refuses = False
         self.restart_limit = 3
         self._folder = folder
@@ -93,9 +93,11 @@ class FakeSystemd(Service):
         name, mode = message.body
         assert mode == "replace"
         if self.refuses:
-            raise Refusal("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication")
+            raise ServiceError(
+                "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", "Interactive authentication"
+            )
         if not self.known(name):
-            raise Refusal("org.freedesktop.systemd1.NoSuchUnit", f"Unit {name} not found.")
+            raise ServiceError("org.freedesktop.systemd1.NoSuchUnit", f"Unit {name} not found.")
         self._jobs += 1
         return self._unit(name), f"{PATH}/job/{self._jobs}"
 
