@@ -37,9 +37,12 @@ async def test_without_a_folder_there_is_nothing_to_save() -> None:
 
 
 async def test_only_who_has_the_key_can_ask_for_it(settings: EngineSettings) -> None:
-    async with serving(lambda: FakeBackend(settings), settings) as client, aiohttp.ClientSession() as stranger:
-        async with stranger.post(client.url + "/prefixes/save") as response:
-            assert response.status == 401
+    async with (
+        serving(lambda: FakeBackend(settings), settings) as client,
+        aiohttp.ClientSession() as stranger,
+        stranger.post(client.url + "/prefixes/save") as response,
+    ):
+        assert response.status == 401
 
 
 async def test_idle_is_since_the_last_request_that_may_use_the_model(settings: EngineSettings) -> None:
