@@ -33,9 +33,8 @@ from appliance.node.sleeping.activity import ActivityWatch
 from appliance.node.sleeping.alarm import AlarmClock
 from appliance.node.sleeping.controller import SleepController, SleepParts
 from appliance.node.sleeping.goodbye import Goodbye
-from appliance.node.sleeping.locks import Locks
 from appliance.node.sleeping.metrics import SleepMetrics
-from appliance.node.sleeping.policy import Decide, SleepOptions, never
+from appliance.node.sleeping.policy import Decide, SleepOptions, always_on, never
 from appliance.node.sleeping.wake_on_lan import nothing_wakes, read_wake_on_lan
 from appliance.node.status import NodeCollector, StatusServer, is_loopback, served
 from appliance.node.supervised import Report, SupervisedExpert
@@ -143,6 +142,7 @@ async def run(
 
         clock = Clock()
         logind = Logind(system)
+        hub = "hub" in settings.node.roles
         sleeping = SleepController(
             node=name,
             parts=SleepParts(
@@ -150,13 +150,12 @@ async def run(
                 logind=logind,
                 activity=ActivityWatch([*experts, *workers], clock),
                 goodbye=Goodbye(node=name, bus=bus, experts=experts),
-                locks=Locks(logind),
                 alarm=AlarmClock(),
                 clock=clock,
                 metrics=SleepMetrics(exported),
             ),
-            decide=plan.decide,
-            options=plan.options,
+            decide=always_on if hub else plan.decide,
+            options=SleepOptions() if hub else plan.options,
             nothing_wakes=lambda: nothing_wakes(read_wake_on_lan()),
             update_running=plan.update_running,
             resumed=refresh,

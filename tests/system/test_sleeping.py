@@ -43,6 +43,7 @@ class Machine:
         self.dbus = BusDaemon()
         self.logind = FakeLogind(self.dbus.address)
         self.updating = False
+        self.roles: tuple[str, ...] = ("expert",)
 
     async def set_up(self) -> None:
         enter = self._stack.enter_async_context
@@ -58,7 +59,14 @@ class Machine:
         """Start the node and wait until it is there, awake and prepared."""
         plan = daemon.PowerPlan(decide=self.policy, options=self.options, update_running=lambda: self.updating)
         await self._stack.enter_async_context(
-            running_node(self.broker, self.expert, address=self.dbus.address, folder=self._folder, plan=plan)
+            running_node(
+                self.broker,
+                self.expert,
+                address=self.dbus.address,
+                folder=self._folder,
+                plan=plan,
+                roles=self.roles,
+            )
         )
         await self.heard.until(lambda: getattr(self.heard.last("expert"), "state", "") == "ready", "expert ready")
         await self.heard.until_power("awake")
@@ -190,6 +198,18 @@ async def test_a_node_that_never_sleeps_does_not_obey_but_is_prepared(machine: M
     assert machine.expert.saves == 1
     await machine.heard.until(lambda: machine.states[-1] == "offline", "goodbye")
     assert machine.heard.last("power").reason == "someone put the machine down"
+
+
+async def test_the_hub_is_always_on(machine: Machine) -> None:
+    machine.roles = ("hub", "expert")
+    machine.policy.idle_after = 0
+    await machine.start()
+    await machine.observer.ask("sleep")
+    reason = "it is the hub, which is always on"
+    await machine.heard.until(lambda: machine.heard.last("power").reason == reason, reason)
+    await asyncio.sleep(0.3)
+    assert machine.logind.put_down == []
+    assert machine.heard.last("power").method is None
 
 
 async def test_power_off_says_off(machine: Machine) -> None:

@@ -71,6 +71,11 @@ class Stay:
     wake_at: float | None = None
 
 
+def always_on(_seen: Observation, _now: float) -> Decision:
+    """Decide to stay awake: somebody has to be there who wakes the others."""
+    return Stay("it is the hub, which is always on")
+
+
 def never(_seen: Observation, _now: float) -> Decision:
     """Decide to stay awake."""
     return Stay()

@@ -138,11 +138,18 @@ async def running_node(
     folder: Path,
     plan: daemon.PowerPlan,
     supervisor: str = "process",
+    roles: tuple[str, ...] = ("expert",),
 ) -> AsyncIterator[None]:
     """Run the daemon with one expert, called small, until the context ends."""
     settings = Settings.model_validate(
         {
-            "node": {"name": NODE, "telemetry_interval": 60, "status_port": 0, "supervisor": supervisor},
+            "node": {
+                "name": NODE,
+                "roles": roles,
+                "telemetry_interval": 60,
+                "status_port": 0,
+                "supervisor": supervisor,
+            },
             "paths": {"state": folder / "state", "models": folder},
             "experts": {"small": {"model": "m.gguf"}},
         }
