@@ -9,11 +9,13 @@ from appliance.node.dbus.logind import Lock, Logind
 _log = logging.getLogger(__name__)
 
 _REASONS = {"delay": "Saves what it knows and says goodbye", "block": "Answers a request"}
-_WHAT = {"delay": "sleep:shutdown", "block": "sleep"}
+_WHAT = {"delay": ("sleep", "shutdown"), "block": ("sleep",)}
+"""One lock each: for several things in one lock, logind asks polkit for a permission that has nothing to do with them
+(`inhibit-handle-lid-switch`; systemd 252, method_inhibit)."""
 
 
 class Locks:
-    """A delay lock nearly always, a block lock while something is generated.
+    """Delay locks nearly always, a block lock while something is generated.
 
     A lock that can't be had is said once and done without: it protects others' sleep from coming at a bad moment.
     """
@@ -21,7 +23,7 @@ class Locks:
     def __init__(self, logind: Logind) -> None:
         """Take logind; nothing is locked yet."""
         self._logind = logind
-        self._held: dict[str, Lock] = {}
+        self._held: dict[str, tuple[Lock, ...]] = {}
         self._refused: set[str] = set()
 
     @property
@@ -33,22 +35,27 @@ class Locks:
         """Have a lock; `anew` also where there is one, because who gave it may have forgotten it."""
         if mode in self._held and not anew:
             return
-        try:
-            lock = await self._logind.inhibit(_WHAT[mode], why=_REASONS[mode], mode=mode)
-        except NoSystemBusError:
-            return
-        except SystemBusError as error:
-            if mode not in self._refused:
-                self._refused.add(mode)
-                _log.warning("no %s lock against sleep: %s", mode, error)
-            return
-        self._refused.discard(mode)
+        taken = [lock for what in _WHAT[mode] if (lock := await self._try(what, mode)) is not None]
         self.release(mode)
-        self._held[mode] = lock
+        if taken:
+            self._held[mode] = tuple(taken)
+
+    async def _try(self, what: str, mode: Literal["delay", "block"]) -> Lock | None:
+        try:
+            lock = await self._logind.inhibit(what, why=_REASONS[mode], mode=mode)
+        except NoSystemBusError:
+            return None
+        except SystemBusError as error:
+            if (refused := f"{mode} {what}") not in self._refused:
+                self._refused.add(refused)
+                _log.warning("no lock to %s %s: %s", mode, what, error)
+            return None
+        self._refused.discard(f"{mode} {what}")
+        return lock
 
     def release(self, mode: Literal["delay", "block"]) -> None:
         """Give a lock back."""
-        if (lock := self._held.pop(mode, None)) is not None:
+        for lock in self._held.pop(mode, ()):
             lock.release()
 
     def release_all(self) -> None:

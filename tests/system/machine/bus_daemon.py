@@ -16,6 +16,7 @@ CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
   <listen>unix:path={socket}</listen>
   <auth>EXTERNAL</auth>
   <policy context="default">
+    <allow user="*"/>
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
     <allow own="*"/>
@@ -35,6 +36,7 @@ class BusDaemon:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rouse-dbus-")
         folder = Path(self._folder.name)
+        folder.chmod(0o755)
         self._socket = folder / "bus"
         self._log = folder / "log"
         self._configuration = folder / "bus.conf"

@@ -23,6 +23,10 @@ set -e
 mount -t tmpfs none /run
 mkdir -p /run/systemd
 mount --bind "$1" /sys/power/state
+if [ -n "$3" ]; then
+    mount --bind "$3" /etc/polkit-1/rules.d
+    "$4" --no-debug &
+fi
 exec "$2"
 """
 
@@ -41,6 +45,11 @@ def missing() -> str | None:
 def program() -> str | None:
     """Return where logind is."""
     return shutil.which("systemd-logind", path="/usr/lib/systemd:/lib/systemd")
+
+
+def polkitd() -> str | None:
+    """Return where polkit's daemon is."""
+    return shutil.which("polkitd", path="/usr/lib/polkit-1:/usr/libexec")
 
 
 class NotingSystemd(Service):
@@ -70,22 +79,24 @@ class NotingSystemd(Service):
 
 
 @asynccontextmanager
-async def real_logind(address: str, folder: Path) -> AsyncIterator[NotingSystemd]:
-    """Run logind until the context ends."""
+async def real_logind(address: str, folder: Path, *, rules: Path | None = None) -> AsyncIterator[NotingSystemd]:
+    """Run logind until the context ends, and with a folder of rules the real polkitd beside it."""
     found, state, log = program(), folder / "power-state", folder / "logind.log"
     assert found is not None
     state.write_text("freeze mem disk\n")
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh", str(state), found]
+    command += [str(rules), str(polkitd())] if rules is not None else ["", ""]
     environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": address, "SYSTEMD_LOG_TARGET": "console"}
     async with NotingSystemd(address) as systemd, child(command, log=log, environment=environment, grace=5) as process:
         async with asyncio.timeout(20):
-            while not await _is_there(systemd):
-                assert process.returncode is None, tail(log)
-                await asyncio.sleep(0.05)
+            for name in ("org.freedesktop.login1", *(("org.freedesktop.PolicyKit1",) if rules else ())):
+                while not await _is_there(systemd, name):
+                    assert process.returncode is None, tail(log)
+                    await asyncio.sleep(0.05)
         yield systemd
 
 
-async def _is_there(systemd: NotingSystemd) -> bool:
+async def _is_there(systemd: NotingSystemd, name: str) -> bool:
     reply = await systemd.bus.ask(
         Message(
             destination="org.freedesktop.DBus",
@@ -93,7 +104,7 @@ async def _is_there(systemd: NotingSystemd) -> bool:
             interface="org.freedesktop.DBus",
             member="NameHasOwner",
             signature="s",
-            body=["org.freedesktop.login1"],
+            body=[name],
         )
     )
     return reply is not None and reply.body == [True]
