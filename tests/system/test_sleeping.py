@@ -1,6 +1,7 @@
 """A node's sleep, on a real broker and a real message bus with a logind that suspends nothing."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -12,6 +13,7 @@ from dbus_next.message import Message
 from appliance.node import daemon
 from appliance.node.clock import Clock
 from appliance.node.sleeping import controller
+from appliance.node.sleeping.alarm import AlarmClock
 from appliance.node.sleeping.policy import SleepOptions
 from scripts.house.mosquitto import mosquitto
 from scripts.house.mosquitto import program as mosquitto_program
@@ -400,3 +402,46 @@ async def test_a_sleep_that_nobody_announced_is_noticed_by_the_clocks(
         "the sleep",
     )
     assert machine.logind.put_down == []
+
+
+async def test_a_request_at_the_last_moment_is_answered(machine: Machine) -> None:
+    machine.expert.busy_after_saving = True
+    await machine.start()
+    machine.policy.idle_after = 0
+    machine.expert.is_idle(100)
+    reason = "a request came when it was about to sleep"
+    await machine.heard.until(lambda: any(power.reason == reason for power in machine.heard.all("power")), reason)
+    assert machine.logind.calls.count("Suspend") == 0
+    assert machine.states[:4] == ["online", "awake", "going_to_sleep", "awake"]
+    machine.expert.busy_after_saving = False
+    machine.expert.is_idle(100)
+    await machine.until_asleep()
+
+
+async def test_a_machine_that_holds_layers_for_another_stays_awake(machine: Machine) -> None:
+    machine.expert.health["clients"] = 1
+    machine.policy.idle_after = 0
+    await machine.start()
+    blocker = "an expert on another machine has layers of its model here"
+    await machine.heard.until(lambda: machine.heard.last("power").blockers == (blocker,), blocker)
+    assert machine.logind.calls.count("Suspend") == 0
+
+
+async def test_the_machines_own_clock_wakes_it(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = tmp_path / "wakealarm"
+    alarm.write_text("")
+    monkeypatch.setattr(daemon, "AlarmClock", lambda: AlarmClock(alarm))
+    machine.options = replace(QUICK, without_wake=False)  # nothing else would wake it
+    machine.policy.wake_at = time.time() + 7200
+    await machine.start()
+    machine.policy.idle_after = 0
+    await machine.until_asleep()
+    machine.policy.idle_after = 1000
+    assert alarm.read_text().startswith("+7")
+    await machine.heard.until(lambda: machine.states[-1] == "offline", "goodbye")
+    assert machine.heard.last("power").next_wake == machine.policy.wake_at
+    await machine.logind.wake()
+    await machine.heard.until_power("awake", 2)
+    assert alarm.read_text() == "0"

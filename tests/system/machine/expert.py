@@ -25,6 +25,8 @@ class PlayedExpert:
             "idle_seconds": 0.0,
         }
         self.saves = 0
+        self.busy_after_saving = False
+        """A request comes at the last moment."""
         self.keys: list[str] = []
         self.may_save = asyncio.Event()
         """Cleared, a save takes for ever."""
@@ -49,6 +51,8 @@ class PlayedExpert:
         self.keys.append(request.headers.get("Authorization", ""))
         await self.may_save.wait()
         self.saves += 1
+        if self.busy_after_saving:
+            self.is_busy()
         return web.json_response({"saved": 1})
 
     @asynccontextmanager
