@@ -258,7 +258,7 @@ class Bus:
                 self._client = None
             if since is not None:
                 steady = loop.time() - since >= STEADY_SECONDS
-                losses = 0 if steady else losses + 1
+                losses = 0 if steady or self._renew.is_set() else losses + 1
                 delay = FIRST_RETRY_SECONDS if steady else delay
             if losses == SUSPICIOUS_LOSSES:
                 _log.error(
