@@ -27,7 +27,7 @@ fix: setup ## Mend what ruff can mend
 	.venv/bin/ruff format .
 
 test-appliance: setup ## Test the appliance, up to the whole house end to end
-	@scripts/packages mosquitto
+	@scripts/packages mosquitto dbus
 	$(PYTEST) -p no:homeassistant tests/unit tests/contract tests/system tests/faults tests/e2e
 
 test-integration: setup ## Test the Home Assistant integration
@@ -35,7 +35,7 @@ test-integration: setup ## Test the Home Assistant integration
 
 test-py313: ## Test the appliance on Python 3.13, without Home Assistant
 	@scripts/setup 3.13
-	@scripts/packages mosquitto
+	@scripts/packages mosquitto dbus
 	.venv-3.13/bin/python -m pytest tests/unit tests/contract tests/system tests/faults
 
 bench: setup ## Measure what is promised next to llama.cpp's servers; ONLY=throughput is one part; writes build/bench

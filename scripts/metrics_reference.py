@@ -20,8 +20,10 @@ from appliance.experts.metrics import ExpertMetrics
 from appliance.gateway.answer import Usage
 from appliance.gateway.metrics import EndpointCollector, EndpointState, GatewayMetrics
 from appliance.http_server import process_registry
-from appliance.node.expert import ExpertLoad, ExpertState
+from appliance.node.energy.monitor import EnergyMetrics
+from appliance.node.sleeping.metrics import SleepMetrics
 from appliance.node.status import NodeCollector
+from appliance.node.supervised import ExpertLoad, ExpertState
 
 MARKER = "<!-- Everything below is written by scripts/metrics_reference.py; change the metrics instead. -->"
 
@@ -53,6 +55,8 @@ def node() -> CollectorRegistry:
     BusMetrics(registry)
     telemetry = NodeTelemetry(cpu=0, memory=0, disk=0, uptime=0, temperature=0)
     NodeCollector(experts=[_Expert()], telemetry=lambda: telemetry, registry=registry)
+    SleepMetrics(registry)
+    EnergyMetrics(registry)
     return registry
 
 

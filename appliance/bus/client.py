@@ -82,6 +82,13 @@ class Bus:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         """Set when the connection that `_client` is for has ended."""
+        self._wanted = asyncio.Event()
+        """Cleared while this client stays away on purpose."""
+        self._wanted.set()
+        self._away = asyncio.Event()
+        """Set when the connection was given up because of that."""
+        self._renew = asyncio.Event()
+        """Set to give up the connection, or the pause before the next one."""
         self._task: asyncio.Task[None] | None = None
 
     def subscribe[M](self, topic: Topic[M], handler: Handler[M], **levels: str) -> None:
@@ -149,6 +156,24 @@ class Bus:
         self._kept.pop(name, None)
         await self._offer(name, b"", topic.qos)
 
+    async def leave(self, timeout: float) -> bool:  # noqa: ASYNC109
+        """Say goodbye and stay away until `come_back`; whether that was done within `timeout` seconds.
+
+        For a machine that is about to sleep: nothing is sent meanwhile, and what is kept is sent afterwards.
+        """
+        self._away.clear()
+        self._wanted.clear()
+        self._renew.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._away.wait()
+        return self._away.is_set()
+
+    def come_back(self) -> None:
+        """Connect anew at once, also when there seems to be a connection: after a sleep it may be a dead one."""
+        self._wanted.set()
+        self._renew.set()
+
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"bus {self._identifier}")
         return self
@@ -210,6 +235,7 @@ class Bus:
         loop = asyncio.get_running_loop()
         while True:
             since = None
+            await self._until_wanted()
             try:
                 async with self._new_client() as client:
                     await self._begin(client)
@@ -217,6 +243,8 @@ class Bus:
                     since, reported, known = loop.time(), "", True
                     self._metrics.connections.inc()
                     await self._receive(client)
+                    if not self._wanted.is_set():
+                        await self._say_goodbye(client)
             except (aiomqtt.MqttError, OSError) as error:
                 if not known and (refusal := _refusal(error)):
                     raise BusConfigurationError(f"the MQTT broker at {self._where} {refusal}") from error
@@ -230,7 +258,7 @@ class Bus:
                 self._client = None
             if since is not None:
                 steady = loop.time() - since >= STEADY_SECONDS
-                losses = 0 if steady else losses + 1
+                losses = 0 if steady or self._renew.is_set() else losses + 1
                 delay = FIRST_RETRY_SECONDS if steady else delay
             if losses == SUSPICIOUS_LOSSES:
                 _log.error(
@@ -238,8 +266,38 @@ class Bus:
                     "Give each machine its own node.name.",
                     self._identifier,
                 )
-            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
-            delay = min(delay * 2, LAST_RETRY_SECONDS)
+            if await self._renewed_within(delay * random.uniform(0.5, 1)):  # noqa: S311
+                delay = FIRST_RETRY_SECONDS
+            else:
+                delay = min(delay * 2, LAST_RETRY_SECONDS)
+
+    async def _until_wanted(self) -> None:
+        if not self._wanted.is_set():
+            self._away.set()
+            await self._wanted.wait()
+        self._renew.clear()
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        """Publish that this client is gone, unless it is wanted again before the broker has taken it."""
+        if self._presence_topic is None:
+            return
+        saying = asyncio.create_task(client.publish(self._presence_topic, self._gone, qos=1, retain=True))
+        wanted = asyncio.create_task(self._wanted.wait())
+        try:
+            await asyncio.wait([saying, wanted], return_when=asyncio.FIRST_COMPLETED)
+            if saying.done():
+                saying.result()
+        finally:
+            saying.cancel()
+            wanted.cancel()
+
+    async def _renewed_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._renew.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def _where(self) -> str:
@@ -266,17 +324,34 @@ class Bus:
             granted = await client.subscribe(subscription.filter, qos=subscription.topic.qos)
             if any(code >= REFUSED for code in map(_code, granted)):
                 _log.error("the MQTT broker refuses user %r %s", self._connection.username, subscription.filter)
-        for name, (payload, qos) in list(self._kept.items()):
-            await client.publish(name, payload, qos=qos, retain=True)
+        sent: dict[str, tuple[bytes, int]] = {}
+        while unsent := {name: kept for name, kept in self._kept.items() if sent.get(name) != kept}:
+            for name, (payload, qos) in unsent.items():  # what is kept may change meanwhile
+                await client.publish(name, payload, qos=qos, retain=True)
+            sent |= unsent
         self._client = client
         self._lost = asyncio.Event()
         self._connected.set()
         self._metrics.connected.set(1)
 
     async def _receive(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            payload = message.payload if isinstance(message.payload, bytes) else b""
-            await self._dispatch(message.topic.value, payload)
+        """Handle messages until the connection is lost, which raises MqttError, or is to be renewed."""
+
+        async def handle() -> None:
+            async for message in client.messages:
+                payload = message.payload if isinstance(message.payload, bytes) else b""
+                await self._dispatch(message.topic.value, payload)
+
+        handling = asyncio.create_task(handle(), name=f"messages of {self._identifier}")
+        renewing = asyncio.create_task(self._renew.wait(), name=f"renewal of {self._identifier}")
+        try:
+            await asyncio.wait([handling, renewing], return_when=asyncio.FIRST_COMPLETED)
+            if handling.done():
+                handling.result()
+        finally:
+            handling.cancel()
+            renewing.cancel()
+            await asyncio.gather(handling, renewing, return_exceptions=True)
 
     async def _dispatch(self, name: str, payload: bytes) -> None:
         for subscription in self._subscriptions:

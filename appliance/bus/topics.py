@@ -24,6 +24,7 @@ from appliance.bus.messages import (
     Presence,
     ReplyMessage,
 )
+from appliance.bus.power_messages import NodeEnergy, NodePower, PlugReading, PowerCommand
 
 ROOT = "rouse/v1"
 MAX_PAYLOAD_BYTES = 1_000_000
@@ -192,6 +193,34 @@ REPLY: Topic[ReplyMessage] = Topic(
     "The replies to a client's requests, streamed.",
 )
 
+NODE_POWER: Topic[NodePower] = Topic(
+    "nodePower",
+    f"{ROOT}/nodes/{{node}}/power",
+    NodePower,
+    "node",
+    "Whether a node is awake, asleep or off, and what keeps it awake.",
+    retain=True,
+)
+POWER_COMMAND: Topic[PowerCommand] = Topic(
+    "powerCommand", f"{ROOT}/nodes/{{node}}/power/commands", PowerCommand, "client", "A wish for a node's power."
+)
+PLUG_READING: Topic[PlugReading] = Topic(
+    "plugReading",
+    f"{ROOT}/nodes/{{node}}/power/plug",
+    PlugReading,
+    "client",
+    "What a node's smart plug measures.",
+    qos=0,
+)
+NODE_ENERGY: Topic[NodeEnergy] = Topic(
+    "nodeEnergy",
+    f"{ROOT}/nodes/{{node}}/energy",
+    NodeEnergy,
+    "node",
+    "What a node uses, and what its sleep has saved.",
+    retain=True,
+)
+
 ALL: tuple[Topic[Any], ...] = (
     HUB_STATUS,
     HUB_ANNOUNCEMENT,
@@ -203,4 +232,8 @@ ALL: tuple[Topic[Any], ...] = (
     CHAT_REQUEST,
     CHAT_CANCEL,
     REPLY,
+    NODE_POWER,
+    POWER_COMMAND,
+    PLUG_READING,
+    NODE_ENERGY,
 )

@@ -18,6 +18,7 @@ from appliance.experts.errors import EngineBrokenError, ModelLoadError
 from appliance.node import daemon
 from appliance.node.lending import serve_worker
 from appliance.node.serving import serve_expert
+from appliance.notify import ServiceManager, without_notification
 from appliance.security.broker import connect_to
 from appliance.security.secrets import SecretError
 from appliance.settings.model import Settings
@@ -40,18 +41,22 @@ def add_to(app: typer.Typer) -> None:
 def hub(context: typer.Context) -> None:
     """Run the hub: broker (unless broker.url names one), gateway and agents."""
     settings = _begin(context)
-    _run(lambda stop: hub_root.run(settings, stop=stop, ready=lambda _: None))
+    manager = ServiceManager(os.environ)
+    _run(lambda stop: hub_root.run(settings, stop=stop, ready=lambda _: manager.ready()), manager, watched=True)
 
 
 def node(context: typer.Context) -> None:
     """Run the node daemon: announce this machine and keep its experts running."""
     settings = _begin(context)
-    environment = {**os.environ, CONFIG_DIR_VARIABLE: str(command_line(context).config_dir)}
+    manager = ServiceManager(os.environ)
+    environment = {**without_notification(os.environ), CONFIG_DIR_VARIABLE: str(command_line(context).config_dir)}
 
     async def serve(stop: asyncio.Event) -> None:
-        await daemon.run(settings, connection=connect_to(settings), environment=environment, stop=stop)
+        await daemon.run(
+            settings, connection=connect_to(settings), environment=environment, stop=stop, ready=manager.ready
+        )
 
-    _run(serve)
+    _run(serve, manager, watched=True)
 
 
 def expert(
@@ -68,7 +73,12 @@ def expert(
     if name not in settings.experts:
         known = ", ".join(settings.experts) or "none"
         raise CommandError(f"there is no expert {name!r} in the settings (there are: {known})")
-    _run(lambda stop: serve_expert(name, settings, stop=stop, supervised=supervised))
+    manager = ServiceManager(os.environ)
+    _run(
+        lambda stop: serve_expert(name, settings, stop=stop, supervised=supervised, manager=manager),
+        manager,
+        watched=False,
+    )
 
 
 def rpc_worker(
@@ -81,7 +91,8 @@ def rpc_worker(
 ) -> None:
     """Lend this machine's processor and memory to an expert on another one."""
     settings = _begin(context)
-    _run(lambda stop: serve_worker(settings, stop=stop, supervised=supervised))
+    manager = ServiceManager(os.environ)
+    _run(lambda stop: serve_worker(settings, stop=stop, supervised=supervised), manager, watched=True)
     logging.shutdown()
     os._exit(0)  # ggml's server is still running in its thread, and nothing may be torn down under it
 
@@ -98,8 +109,12 @@ def _begin(context: typer.Context) -> Settings:
     return settings
 
 
-def _run(service: Service) -> None:
-    """Run a service until SIGTERM or SIGINT; a second signal ends it at once."""
+def _run(service: Service, manager: ServiceManager, *, watched: bool) -> None:
+    """Run a service until SIGTERM or SIGINT; a second signal ends it at once.
+
+    With `watched`, a turning event loop is what the service manager's watchdog sees; without, the service says itself
+    that it is alive.
+    """
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -109,10 +124,16 @@ def _run(service: Service) -> None:
             if stop.is_set():
                 sys.exit(130)
             stop.set()
+            manager.stopping()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop_or_quit)
-        await service(stop)
+        watchdog = asyncio.create_task(manager.keep_alive(), name="watchdog") if watched else None
+        try:
+            await service(stop)
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
 
     try:
         asyncio.run(run())

@@ -10,14 +10,11 @@ import contextlib
 import logging
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
-from pydantic import BaseModel, TypeAdapter
 
-from appliance.bus.messages import Capability, ExpertStatus
+from appliance.node.supervised import LINE, Ready, Report, SupervisedExpert
 
 _log = logging.getLogger(__name__)
 
@@ -26,57 +23,14 @@ LAST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 """An expert that was ready for this long has recovered: the next failure starts the back-off anew."""
 PROBE_INTERVAL_SECONDS = 5.0
-PROBE_TIMEOUT_SECONDS = 5.0
 MAX_FAILED_PROBES = 6
 """Probes in a row without an answer before a hung process is killed."""
 STOP_SECONDS = 10.0
 LINE_LIMIT = 64 * 1024
 
 
-type ExpertState = Literal["starting", "ready", "failed", "stopped"]
-EXPERT_STATES: tuple[ExpertState, ...] = ("starting", "ready", "failed", "stopped")
-
-
-class Ready(BaseModel):
-    """What an expert says when its model is loaded, and a worker, which has none, when it listens."""
-
-    url: str
-    model: str | None = None
-    context: int | None = None
-    slots: int | None = None
-    capabilities: tuple[Capability, ...] = ()
-
-
-class Waiting(BaseModel):
-    """What an expert says while something keeps it from loading its model."""
-
-    waiting: str
-
-
-_LINE: TypeAdapter[Ready | Waiting] = TypeAdapter(Ready | Waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertLoad:
-    """What one or several experts are doing; tokens count from the start of their processes."""
-
-    active: int = 0
-    queued: int = 0
-    generated_tokens: int = 0
-
-    def __add__(self, other: "ExpertLoad") -> "ExpertLoad":
-        return ExpertLoad(
-            self.active + other.active,
-            self.queued + other.queued,
-            self.generated_tokens + other.generated_tokens,
-        )
-
-
-type Report = Callable[[ExpertStatus], Awaitable[None]]
-
-
-class ExpertProcess:
-    """Keeps one expert running until it is cancelled, and reports each change of its state."""
+class ExpertProcess(SupervisedExpert):
+    """Keeps one expert running as a child until it is cancelled."""
 
     def __init__(
         self,
@@ -88,40 +42,13 @@ class ExpertProcess:
         http: aiohttp.ClientSession,
         report: Report,
         advertise: Callable[[str], str] = lambda url: url,
+        key: str = "",
     ) -> None:
-        """Take what to run, and `advertise`, which turns the child's own URL into one that others reach."""
-        self._name = name
-        self._node = node
+        """Take what to run, with its environment, and what every supervised expert takes."""
+        super().__init__(name=name, node=node, http=http, report=report, advertise=advertise, key=key)
         self._command = command
         self._environment = environment
-        self._http = http
-        self._report = report
-        self._advertise = advertise
-        self._restarts = 0
-        self._state: ExpertState = "starting"
         self._ready_at = float("inf")
-        self._load = ExpertLoad()
-        self._finished_tokens = 0
-
-    @property
-    def name(self) -> str:
-        """Its name in the settings."""
-        return self._name
-
-    @property
-    def state(self) -> ExpertState:
-        """What was last said of it on the bus."""
-        return self._state
-
-    @property
-    def restarts(self) -> int:
-        """How often it was started again."""
-        return self._restarts
-
-    @property
-    def load(self) -> ExpertLoad:
-        """What the expert is doing; its tokens are those of all its processes so far."""
-        return self._load + ExpertLoad(generated_tokens=self._finished_tokens)
 
     async def run(self) -> None:
         """Start the expert, and again whenever it ends, until cancelled."""
@@ -131,8 +58,7 @@ class ExpertProcess:
             while True:
                 self._ready_at = float("inf")
                 reason = await self._run_once()
-                self._finished_tokens += self._load.generated_tokens
-                self._load = ExpertLoad()
+                self._forget_process()
                 if loop.time() - self._ready_at >= STEADY_SECONDS:
                     backoff = FIRST_BACKOFF_SECONDS
                 self._restarts += 1
@@ -194,25 +120,10 @@ class ExpertProcess:
             line = await stdout.readline()
             if not line:
                 await asyncio.Event().wait()
-            said = _LINE.validate_json(line)
+            said = LINE.validate_json(line)
             if isinstance(said, Ready):
                 return said
             await self._say("starting", error=said.waiting)
-
-    async def _probe(self, url: str) -> bool:
-        health = url.removesuffix("/v1") + "/health"
-        try:
-            timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
-            async with self._http.get(health, timeout=timeout) as response:
-                body: Any = await response.json()
-                self._load = ExpertLoad(
-                    active=int(body.get("active", 0)),
-                    queued=int(body.get("queued", 0)),
-                    generated_tokens=int(body.get("generated_tokens", 0)),
-                )
-        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, AttributeError):
-            return False
-        return True
 
     async def _forward(self, stderr: asyncio.StreamReader, last_lines: deque[str]) -> None:
         while True:
@@ -226,20 +137,6 @@ class ExpertProcess:
             if text:
                 last_lines.append(text)
                 _log.info("%s: %s", self._name, text)
-
-    async def _say(self, state: ExpertState, *, ready: Ready | None = None, error: str | None = None) -> None:
-        self._state = state
-        details: dict[str, Any] = {}
-        if ready is not None:
-            details = {**ready.model_dump(), "url": self._advertise(ready.url)}
-        status = {
-            "expert": self._name,
-            "node": self._node,
-            "state": state,
-            "error": error,
-            "restarts": self._restarts,
-        }
-        await self._report(ExpertStatus.model_validate({**details, **status}))
 
 
 def _reason(code: int | None, last_lines: Sequence[str]) -> str:

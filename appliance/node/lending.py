@@ -7,8 +7,8 @@ import os
 from appliance.errors import StartError
 from appliance.experts.server import SPIN_COUNT
 from appliance.experts.tuning.machine import usable_cores
-from appliance.node.expert import Ready
 from appliance.node.serving import end_with_parent, unless_stopped
+from appliance.node.supervised import Ready
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings

@@ -18,7 +18,8 @@ from appliance.errors import StartError
 from appliance.experts.rpc.watch import WorkerWatch
 from appliance.experts.server import SPIN_COUNT, Expert, serve
 from appliance.experts.settings import EngineSettings
-from appliance.node.expert import Ready, Waiting
+from appliance.node.supervised import Ready, Waiting
+from appliance.notify import ServiceManager
 from appliance.security.broker import secrets_folder
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
@@ -30,11 +31,14 @@ TUNING = "tuning"
 """Folder under `paths.state` with what the self-benchmark found."""
 
 
-async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, supervised: bool) -> None:
+async def serve_expert(
+    name: str, settings: Settings, *, stop: asyncio.Event, supervised: bool, manager: ServiceManager
+) -> None:
     """Serve one expert of the settings until `stop` is set.
 
     Once the model is loaded, one line of JSON on standard output says where (see `Ready`); while workers are
-    waited for, lines say so (see `Waiting`). With `supervised`, the end of standard input stops it as well.
+    waited for, lines say so (see `Waiting`). As a unit of systemd, it says the same as its status. With `supervised`,
+    the end of standard input stops it as well.
 
     Raises:
         StartError: the address is taken.
@@ -46,14 +50,16 @@ async def serve_expert(name: str, settings: Settings, *, stop: asyncio.Event, su
     if supervised:
         end_with_parent(stop)
     if not settings.experts[name].workers:
-        await unless_stopped(_serve(name, settings, key, watch=None), stop)
+        await unless_stopped(_serve(name, settings, key, watch=None, manager=manager), stop)
         return
     async with aiohttp.ClientSession() as http:
         watch = WorkerWatch(settings.experts[name].workers, expert=name, http=http, api_key=key)
-        await unless_stopped(_serve(name, settings, key, watch=watch), stop)
+        await unless_stopped(_serve(name, settings, key, watch=watch, manager=manager), stop)
 
 
-async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch | None) -> None:
+async def _serve(
+    name: str, settings: Settings, key: str, *, watch: WorkerWatch | None, manager: ServiceManager
+) -> None:
     expert = settings.experts[name]
     model = settings.paths.models / expert.model
     engine = engine_settings(name, settings)
@@ -66,19 +72,27 @@ async def _serve(name: str, settings: Settings, key: str, *, watch: WorkerWatch 
             *(("rerank",) if expert.embeddings else ()),
             *(("vision",) if expert.projector else ()),
         )
-        _say(
-            Ready(
-                url=f"{running.url}/v1",
-                model=model.stem,
-                context=running.scheduler.context_tokens,
-                slots=expert.slots,
-                capabilities=capabilities,
-            )
+        line = Ready(
+            url=f"{running.url}/v1",
+            model=model.stem,
+            context=running.scheduler.context_tokens,
+            slots=expert.slots,
+            capabilities=capabilities,
         )
+        _say(line)
+        manager.ready(line.model_dump_json())
+        beating = asyncio.create_task(manager.keep_alive(running.scheduler.beat), name="watchdog")
+        stack.callback(beating.cancel)
+
+    def wait_aloud(obstacle: str) -> None:
+        _log.warning("%s", obstacle)
+        line = Waiting(waiting=obstacle)
+        _say(line)
+        manager.status(line.model_dump_json())
 
     async with AsyncExitStack() as stack:
         if watch is not None:
-            endpoints = await watch.until_ready(_wait_aloud)
+            endpoints = await watch.until_ready(wait_aloud)
             engine = engine.model_copy(update={"workers": endpoints})
             losing = asyncio.create_task(_end_when_lost(watch), name="watch workers")
             stack.callback(losing.cancel)
@@ -105,11 +119,6 @@ async def _end_when_lost(watch: WorkerWatch) -> None:
 
     end_clearly_when_llama_cpp_aborts()
     end_process(await watch.until_lost())
-
-
-def _wait_aloud(obstacle: str) -> None:
-    _log.warning("%s", obstacle)
-    _say(Waiting(waiting=obstacle))
 
 
 def _say(line: Ready | Waiting) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from appliance.bus.messages import NodeTelemetry
 from appliance.http_server import http_runner
-from appliance.node.expert import EXPERT_STATES, ExpertLoad, ExpertState
+from appliance.node.supervised import EXPERT_STATES, ExpertLoad, ExpertState
 
 _log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 
 from appliance.bus.messages import NodeTelemetry
-from appliance.node.expert import ExpertLoad, ExpertProcess
+from appliance.node.supervised import ExpertLoad, SupervisedExpert
 
 
 class Telemetry:
     """The machine and its experts, measured now and then."""
 
-    def __init__(self, disk: Path, experts: Sequence[ExpertProcess]) -> None:
+    def __init__(self, disk: Path, experts: Sequence[SupervisedExpert]) -> None:
         """Take a path on the file system whose use is reported, and the experts."""
         self._disk = disk
         self._experts = experts

@@ -35,6 +35,9 @@ class NodeSettings(Section):
     the daemon keeps in `secrets/metrics.key` of its state folder."""
     status_port: Port = 8101
     """Port of the daemon's /health and /metrics; 0 takes a free one, which the log names."""
+    supervisor: Literal["process", "systemd"] = "process"
+    """Who runs the experts: the daemon, as its children, or systemd, as `rouse-expert@NAME.service`. The image sets
+    systemd, which confines each of them; children need nothing installed."""
 
 
 class PathSettings(Section):

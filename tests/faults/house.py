@@ -19,6 +19,7 @@ from appliance.bus.topics import (
     HUB_ANNOUNCEMENT,
     HUB_STATUS,
     NODE_ANNOUNCEMENT,
+    NODE_POWER,
     NODE_STATUS,
     REPLY,
     Topic,
@@ -36,6 +37,7 @@ LONG = "Count from one to one thousand, in words."
 """Asked with `max_tokens=1000`, it keeps an expert busy for long enough to disturb it."""
 RETAINED: tuple[Topic[Any], ...] = (
     HUB_STATUS, HUB_ANNOUNCEMENT, AGENT_ANNOUNCEMENT, NODE_STATUS, NODE_ANNOUNCEMENT, EXPERT_STATUS,
+    NODE_POWER,
 )  # fmt: skip
 
 type Kind = Literal["amqtt", "mosquitto"]

@@ -1,6 +1,7 @@
 """How the hub starts and stops: every way in which it can't ends with one clear line."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -214,3 +215,22 @@ async def test_over_tls_with_its_own_broker_whatever_name_the_certificate_has(hu
         assert stranger.tls is not None
         stranger.tls.check_hostname = False
         assert await presence_of(stranger, count=1) == [Presence(state="online")]
+
+
+async def test_it_tells_systemd_when_it_is_ready_alive_and_about_to_end(hub: HubProcess, tmp_path: Path) -> None:
+    hub.configure("listen_port = 0")
+    address = tmp_path / "notify"
+    hub.environment |= {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "200000"}
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(address))
+        heard.setblocking(False)
+        async with AsyncExitStack() as stack, asyncio.timeout(30):
+            process = await hub.start(stack)
+            said: list[bytes] = []
+            while said.count(b"WATCHDOG=1") < 2 or b"READY=1" not in said:
+                said.append(await loop.sock_recv(heard, 4096))
+            process.terminate()
+            while said[-1] != b"STOPPING=1":
+                said.append(await loop.sock_recv(heard, 4096))
+            assert await process.wait() == 0, hub.log

@@ -6,6 +6,7 @@ what is left of the step's budget goes to prompts, a bounded chunk when others a
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -159,6 +160,24 @@ class Scheduler:
             self._jobs.append(work)
             self._changed.notify()
         return await future
+
+    async def save_prefixes(self) -> int:
+        """Write to disk which prefixes are worth it, and return how many were not there yet.
+
+        The machine is about to sleep, or to lose its power. Raises like `call`.
+        """
+        saved = await self.call(lambda _: self._prefixes.save_all())
+        if self._stored.store is not None:
+            await asyncio.wrap_future(self._stored.store.flush())
+        return saved
+
+    async def beat(self) -> None:
+        """Return when the engine thread has come round: that it hangs shows in no other way.
+
+        An engine that loads its model, or is too busy to take a job, is alive; one that has failed ends by itself.
+        """
+        with contextlib.suppress(ExpertError):
+            await self.call(lambda _: None)
 
     async def stop(self) -> None:
         """Refuse new requests, let running ones end within the drain time, fail the rest, free all."""
@@ -421,8 +440,7 @@ class Scheduler:
 
     def _keep_prefixes(self) -> None:
         """Write what is worth it before the end."""
-        while self._prefixes.wants_saving:
-            self._prefixes.save_next()
+        self._prefixes.save_all()
         self._stored.close()
 
     def _observe(self) -> None:

@@ -2,7 +2,9 @@
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
 
@@ -42,6 +44,8 @@ class ExpertApi:
         self._metrics = metrics
         self._generating = Generating(name=name, scheduler=scheduler, settings=settings)
         self._vectors = Vectors(name=name, scheduler=scheduler, settings=settings)
+        self._requests = 0
+        self._idle_since = time.monotonic()
         self._public = {"/health", "/metrics"} if settings.metrics_public else {"/health"}
 
     def application(self) -> web.Application:
@@ -56,6 +60,7 @@ class ExpertApi:
                 web.post("/v1/completions", self._generating.complete),
                 web.post("/v1/embeddings", self._vectors.embed),
                 web.post("/v1/rerank", self._vectors.rerank),
+                web.post("/prefixes/save", self.save_prefixes),
             ]
         )
         return application
@@ -71,8 +76,21 @@ class ExpertApi:
                 "queued": status.queued,
                 "generated_tokens": self._metrics.tokens,
                 "context_tokens": self._scheduler.context_tokens,
+                "idle_seconds": self.idle_seconds,
             }
         return web.json_response(body, status=200 if status.state == "ready" else 503)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time without a request for the model, by CLOCK_MONOTONIC: a machine's sleep does not count."""
+        return 0.0 if self._requests else round(time.monotonic() - self._idle_since, 3)
+
+    async def save_prefixes(self, _request: web.Request) -> web.Response:
+        """Write to disk which beginnings of prompts are worth it, and answer when they are there.
+
+        The node daemon asks for it before the machine sleeps. It is no part of OpenAI's API.
+        """
+        return web.json_response({"saved": await self._scheduler.save_prefixes()})
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer in Prometheus's text format."""
@@ -112,7 +130,8 @@ class ExpertApi:
         if request.path not in self._public and not self._authorised(request):
             return plain_response(401)
         try:
-            return await handler(request)
+            async with self._noted(request):
+                return await handler(request)
         except ExpertError as error:
             return response_to(error)
         except web.HTTPException as error:
@@ -127,6 +146,19 @@ class ExpertApi:
         except Exception:  # noqa: BLE001  # the client must hear of every failure
             _log.exception("%s %s failed by an error of the expert's own", request.method, request.path)
             return plain_response(500)
+
+    @asynccontextmanager
+    async def _noted(self, request: web.Request) -> AsyncIterator[None]:
+        """Note that the model is used, by requests that come with the key and ask for more than a list."""
+        if request.method != hdrs.METH_POST or not request.path.startswith("/v1/"):
+            yield
+            return
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._idle_since = time.monotonic()
 
     def _authorised(self, request: web.Request) -> bool:
         scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")

@@ -166,6 +166,13 @@ class PrefixCache:
             self._backend.keep(self._scratch, 0)
             self._store.put(Image(tuple(tokens), 0, data), name)
 
+    def save_all(self) -> int:
+        """Hand every frequent prefix to the store that is not there yet; return how many were waiting."""
+        waiting = len(self._to_save)
+        while self._to_save:
+            self.save_next()
+        return waiting
+
     def park_all(self) -> None:
         """Move all idle cells to memory: before a machine sleeps, or when the cells are needed."""
         while (leaf := self._least_recent()) is not None:

@@ -132,6 +132,10 @@ class PrefixStore:
             if stored in self._stored:
                 self._stored.remove(stored)
 
+    def flush(self) -> Future[None]:
+        """Return what is done when everything that was put before is on disk."""
+        return self._thread.submit(lambda: None)
+
     def close(self) -> None:
         """Finish what was begun."""
         self._thread.shutdown(wait=True)

@@ -13,7 +13,8 @@ import pytest
 
 from appliance.bus.messages import ExpertStatus
 from appliance.node import expert as supervision
-from appliance.node.expert import ExpertLoad, ExpertProcess
+from appliance.node.expert import ExpertProcess
+from appliance.node.supervised import ExpertLoad
 
 READY = {"url": "http://127.0.0.1:9/v1", "model": "m", "context": 512, "slots": 2, "capabilities": ["chat"]}
 

@@ -6,9 +6,9 @@ import psutil
 import pytest
 
 from appliance.bus.messages import Hardware, NodeTelemetry
-from appliance.node.expert import ExpertLoad
 from appliance.node.hardware import read_hardware, read_macs
 from appliance.node.identity import node_name
+from appliance.node.supervised import ExpertLoad
 from appliance.node.telemetry import read_telemetry
 from appliance.settings.model import NodeSettings
 

@@ -11,8 +11,8 @@ import pytest
 
 from appliance.bus.messages import NodeTelemetry
 from appliance.http_server import process_registry
-from appliance.node.expert import ExpertLoad, ExpertState
 from appliance.node.status import NodeCollector, StatusServer, is_loopback, served
+from appliance.node.supervised import ExpertLoad, ExpertState
 
 
 class Expert:

@@ -1,0 +1,1 @@
+"""The machine's own services on D-Bus: logind and systemd."""

@@ -1,0 +1,1 @@
+"""How much power this machine draws, as far as it can tell."""
