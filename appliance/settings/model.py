@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
+from appliance.settings.network import NetworkSettings
+from appliance.settings.pairing import PairingSettings
 from appliance.settings.section import Name, Port, Role, Seconds, Section, check_together, conflict
+from appliance.settings.system import SystemSettings
 
 Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
@@ -44,6 +47,8 @@ class PathSettings(Section):
     """Everything that must outlive a restart, secrets included."""
     models: Path = Path("/var/lib/rouse/models")
     """GGUF files; a relative `experts.*.model` is looked up here."""
+    run: Path = Path("/run/rouse/node")
+    """What lasts until the next start only: the socket on which the console asks for the pairing code."""
 
 
 class BrokerSettings(Section):
@@ -388,3 +393,6 @@ class Settings(Section):
     """Agents of the hub, by name."""
     routing: RoutingSettings = RoutingSettings()
     log: LogSettings = LogSettings()
+    system: SystemSettings = SystemSettings()
+    network: NetworkSettings = NetworkSettings()
+    pairing: PairingSettings = PairingSettings()
