@@ -1,11 +1,12 @@
-"""Files that appear whole or not at all, also when the power goes."""
+"""Writes to the system; what the disk refuses is one clear error."""
 
 import contextlib
 import grp
-import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from appliance import durable_files
 from appliance.firstboot.errors import ApplyError
 
 
@@ -15,27 +16,8 @@ def write(path: Path, content: bytes, *, mode: int, group: int | None = None) ->
     Raises:
         ApplyError: the disk does not take it.
     """
-    try:
-        if _is(path, content, mode, group):
-            return False
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                os.fchmod(descriptor, mode)
-                if group is not None:
-                    os.fchown(descriptor, -1, group)
-                file.flush()
-                os.fsync(descriptor)
-            Path(draft).replace(path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
-        flush(path.parent)
-    except OSError as error:
-        raise ApplyError(f"{path}: can't be written: {error.strerror}") from error
-    return True
+    with _said(path, "written"):
+        return durable_files.write(path, content, mode=mode, group=group)
 
 
 def link(path: Path, target: str) -> bool:
@@ -44,18 +26,8 @@ def link(path: Path, target: str) -> bool:
     Raises:
         ApplyError: the disk does not take it.
     """
-    try:
-        if path.is_symlink() and str(path.readlink()) == target:
-            return False
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.draft")
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(target)
-        draft.replace(path)
-        flush(path.parent)
-    except OSError as error:
-        raise ApplyError(f"{path}: can't be linked: {error.strerror}") from error
-    return True
+    with _said(path, "linked"):
+        return durable_files.link(path, target)
 
 
 def remove(path: Path) -> bool:
@@ -64,24 +36,8 @@ def remove(path: Path) -> bool:
     Raises:
         ApplyError: the disk does not let it go.
     """
-    try:
-        path.unlink()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise ApplyError(f"{path}: can't be removed: {error.strerror}") from error
-    flush(path.parent)
-    return True
-
-
-def flush(folder: Path) -> None:
-    """Have the names in a folder on the disk. FAT may refuse, and then has its own way."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _said(path, "removed"):
+        return durable_files.remove(path)
 
 
 def group_number(root: Path, name: str) -> int | None:
@@ -97,16 +53,9 @@ def group_number(root: Path, name: str) -> int | None:
     return next((int(fields[2]) for line in lines if (fields := line.split(":"))[0] == name and len(fields) > 2), None)
 
 
-def _is(path: Path, content: bytes, mode: int, group: int | None) -> bool:
+@contextmanager
+def _said(path: Path, what: str) -> Iterator[None]:
     try:
-        if path.is_symlink():
-            return False
-        status = path.stat()
-        return (
-            status.st_mode & 0o7777 == mode
-            and (group is None or status.st_gid == group)
-            and status.st_size == len(content)
-            and path.read_bytes() == content
-        )
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        yield
+    except OSError as error:
+        raise ApplyError(f"{path}: can't be {what}: {error.strerror}; first boot runs as root") from error

@@ -47,8 +47,6 @@ class PathSettings(Section):
     """Everything that must outlive a restart, secrets included."""
     models: Path = Path("/var/lib/rouse/models")
     """GGUF files; a relative `experts.*.model` is looked up here."""
-    run: Path = Path("/run/rouse/node")
-    """What lasts until the next start only: the socket on which the console asks for the pairing code."""
 
 
 class BrokerSettings(Section):

@@ -1,5 +1,6 @@
 """How machines find each other and join."""
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -15,9 +16,9 @@ class PairingSettings(Section):
 
     port: Port = 8104
     """Port of the pairing door, which is open on a node until it is paired and never afterwards; 0 takes a free one."""
-    code_lifetime: Annotated[
-        float, Field(ge=60, le=3600, allow_inf_nan=False, json_schema_extra={"unit": "seconds"})
-    ] = 600.0
+    socket: Path = Path("/run/rouse/node/pairing.sock")
+    """Where the console of a node that is not paired yet asks for the code. Who may open it may know the code."""
+    code_lifetime: CodeLifetime = 600.0
     """How long a code counts. Ten minutes are enough to walk from the machine to the one where it is typed."""
     broker_url: str | None = None
     """On the hub: where nodes are told to find the broker, such as `mqtts://hub.lan:8883`. When not set, it is the
