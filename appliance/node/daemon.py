@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 
@@ -33,6 +34,7 @@ async def run(
     stop: asyncio.Event,
     expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert", "--supervised"),
     worker_command: Sequence[str] = (sys.executable, "-m", "appliance", "rpc-worker", "--supervised"),
+    first_boot: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Run the daemon until `stop` is set.
 
@@ -43,6 +45,7 @@ async def run(
         stop: ends the daemon.
         expert_command: what starts an expert, before its name.
         worker_command: what starts the RPC worker.
+        first_boot: what is told of the first-boot file, where there is one.
 
     Raises:
         BusConfigurationError: the broker refuses the daemon.
@@ -81,7 +84,7 @@ async def run(
         NodeCollector(experts=experts, telemetry=lambda: telemetry.last, registry=exported)
         host = settings.node.status_host
         key = None if is_loopback(host) else ensure_secret(secrets_folder(settings) / "metrics.key")
-        status = StatusServer(node=name, experts=experts, registry=exported, key=key)
+        status = StatusServer(node=name, experts=experts, registry=exported, key=key, first_boot=first_boot)
         await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
         if settings.rpc_worker.enabled:

@@ -175,7 +175,7 @@ class Claimant:
                 asyncio.timeout(ANSWER_SECONDS),
                 self._http.post(url, data=part.model_dump_json(), allow_redirects=False) as response,
             ):
-                body = await response.content.read(LARGEST_BYTES + 1)
+                body = await _read(response)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnreachableError(_unreachable(claim)) from error
@@ -191,6 +191,15 @@ class Claimant:
             attempts_left=refusal.attempts_left,
             retry_after=refusal.retry_after,
         )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_BYTES:
+            return b""
+    return body
 
 
 def _unreachable(claim: Claim) -> str:

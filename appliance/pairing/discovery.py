@@ -5,10 +5,12 @@ An announcement can be forged by anybody in the network: it is where to look, an
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import psutil
 from pydantic import ValidationError
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
@@ -68,17 +70,17 @@ class Browser:
     """What other machines announce."""
 
     def __init__(self, changed: Callable[[str, Found | None], None]) -> None:
-        """Take what is called with a node's name and what was found, or None when it went."""
+        """Take what is called with an announcement's name and what was found, or None when it went."""
         self._changed = changed
-        self._names: dict[str, str] = {}
+        self._names: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         """Take an announcement; zeroconf calls it in the event loop."""
         if state_change is ServiceStateChange.Removed:
-            node = self._names.pop(name, None)
-            if node is not None:
-                self._changed(node, None)
+            if name in self._names:
+                self._names.discard(name)
+                self._changed(name, None)
             return
         if len(self._names) >= MOST_NODES and name not in self._names:
             return
@@ -94,13 +96,24 @@ class Browser:
         if found is None:
             _log.debug("an announcement is no node's: %r", name[:_MOST_CHARACTERS])
             return
-        self._names[name] = found.state.node.name
-        self._changed(found.state.node.name, found)
+        self._names.add(name)
+        self._changed(name, found)
 
     def cancel(self) -> None:
         """Stop resolving."""
         for task in self._tasks:
             task.cancel()
+
+
+def own_addresses() -> list[str]:
+    """Return this machine's IPv4 addresses that others may reach; loopback only when there is no other."""
+    found = [
+        address.address
+        for name, of_interface in sorted(psutil.net_if_addrs().items())
+        for address in of_interface
+        if address.family == socket.AF_INET and name != "lo"
+    ]
+    return found or ["127.0.0.1"]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ undone.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -45,6 +46,14 @@ class BrokerAccounts(Protocol):
         """Remove an account."""
 
 
+@dataclass(frozen=True, slots=True)
+class Offices:
+    """Who makes what a node is given."""
+
+    authority: CertificateAuthority
+    accounts: BrokerAccounts
+
+
 class Member(BaseModel):
     """A node in the book."""
 
@@ -63,15 +72,14 @@ class HubLedger:
         self,
         folder: Path,
         *,
-        authority: CertificateAuthority,
-        accounts: BrokerAccounts,
+        offices: Offices,
         certificate_days: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the book's folder, the CA and the broker's accounts."""
         self._folder = folder
-        self.authority = authority
-        self._accounts = accounts
+        self.authority = offices.authority
+        self._accounts = offices.accounts
         self._days = certificate_days
         self._clock = clock
 

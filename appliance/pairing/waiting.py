@@ -3,14 +3,11 @@
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
 from appliance import __version__
-from appliance.pairing.discovery import Announcement, multicast
+from appliance.pairing.discovery import Announcement, multicast, own_addresses
 from appliance.pairing.door import Door
 from appliance.pairing.door_server import DoorServer, FirstBoot, open_door
 from appliance.pairing.node_store import NodeStore
@@ -83,10 +80,10 @@ async def _announce(port: int, state: Callable[[], State]) -> None:
     while True:
         try:
             async with multicast() as zeroconf:
-                announcement = Announcement(zeroconf, port=port, addresses=addresses)
-                interfaces = addresses()
+                announcement = Announcement(zeroconf, port=port, addresses=own_addresses)
+                interfaces = own_addresses()
                 # zeroconf joins the interfaces that there are when it starts.
-                while addresses() == interfaces:
+                while own_addresses() == interfaces:
                     await announcement.tell(state())
                     await asyncio.sleep(LOOK_SECONDS)
         except OSError as error:
@@ -94,17 +91,6 @@ async def _announce(port: int, state: Callable[[], State]) -> None:
                 _log.warning("this node can't be announced in the network yet: %s", error)
             complained = True
         await asyncio.sleep(LOOK_SECONDS)
-
-
-def addresses() -> list[str]:
-    """Return this machine's IPv4 addresses that others may reach; loopback only when there is no other."""
-    found = [
-        address.address
-        for name, of_interface in sorted(psutil.net_if_addrs().items())
-        for address in of_interface
-        if address.family == socket.AF_INET and name != "lo"
-    ]
-    return found or ["127.0.0.1"]
 
 
 def machine_model(sys_folder: Path = Path("/sys")) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from appliance.bus.messages import Slug
 from appliance.pairing.exchange import SESSION_BYTES, SHARE_BYTES, TAG_BYTES
 
-VERSION = 1
+VERSION: Literal[1] = 1
 LARGEST_BYTES = 64 * 1024
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
