@@ -6,7 +6,7 @@ An announcement can be forged by anybody in the network: it is where to look, an
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -38,16 +38,16 @@ class Found:
 class Announcement:
     """This node's announcement, which follows its state."""
 
-    def __init__(self, zeroconf: AsyncZeroconf, *, port: int, addresses: Callable[[], list[str]]) -> None:
-        """Take the door's port and what lists this machine's addresses."""
+    def __init__(self, zeroconf: AsyncZeroconf, *, port: int, addresses: Sequence[str]) -> None:
+        """Take the door's port and this machine's addresses."""
         self._zeroconf = zeroconf
         self._port = port
         self._addresses = addresses
-        self._told: tuple[State, tuple[str, ...]] | None = None
+        self._told: State | None = None
 
     async def tell(self, state: State) -> None:
-        """Announce the state, if it or the addresses changed."""
-        told = (state.model_copy(update={"retry_after": 0}), tuple(self._addresses()))
+        """Announce the state, if it changed."""
+        told = state.model_copy(update={"retry_after": 0})
         if told == self._told:
             return
         info = AsyncServiceInfo(
@@ -56,7 +56,7 @@ class Announcement:
             port=self._port,
             properties=_properties(state),
             server=f"rouse-{state.node.fingerprint[:12]}.local.",
-            parsed_addresses=list(told[1]),
+            parsed_addresses=list(self._addresses),
         )
         if self._told is None:
             # Two nodes of one name are told apart by their keys.
@@ -105,21 +105,22 @@ class Browser:
             task.cancel()
 
 
-def own_addresses() -> list[str]:
-    """Return this machine's IPv4 addresses that others may reach; loopback only when there is no other."""
-    found = [
+def own_addresses(chosen: Sequence[str] = ()) -> list[str]:
+    """Return this machine's IPv4 addresses that others may reach, or those that the settings chose."""
+    if chosen:
+        return list(chosen)
+    return [
         address.address
         for name, of_interface in sorted(psutil.net_if_addrs().items())
         for address in of_interface
         if address.family == socket.AF_INET and name != "lo"
     ]
-    return found or ["127.0.0.1"]
 
 
 @asynccontextmanager
-async def multicast() -> AsyncIterator[AsyncZeroconf]:
-    """Take part in multicast DNS on all interfaces, by IPv4."""
-    zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only)
+async def multicast(addresses: Sequence[str]) -> AsyncIterator[AsyncZeroconf]:
+    """Take part in multicast DNS in the networks of these addresses of this machine, by IPv4."""
+    zeroconf = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
     try:
         yield zeroconf
     finally:

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 BODY_SECONDS = 10.0
 SOCKET_MODE = 0o660
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - the door is for the network; it is shut once the node is paired
 _STATUS = {"wrong_code": 403, "locked": 429, "claimed": 409, "paired": 409, "unknown_session": 404, "storage": 507}
 
 type FirstBoot = Callable[[], Mapping[str, Any]]
@@ -100,7 +101,7 @@ async def open_door(server: DoorServer, *, port: int, socket: Path) -> AsyncIter
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         try:
-            await web.TCPSite(runner, port=port).start()
+            await web.TCPSite(runner, ALL_ADDRESSES, port).start()
         except OSError as error:
             raise StartError(
                 f"the pairing door can't listen on port {port}: {error.strerror}. Set pairing.port."

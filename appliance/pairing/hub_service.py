@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -60,14 +60,18 @@ def hub_pairing(
         http=http,
         broker_url=lambda address: broker_url_for(settings, address, broker_port=broker_port),
     )
-    return HubPairing(bus=bus, claimant=claimant, ledger=ledger)
+    return HubPairing(bus=bus, claimant=claimant, ledger=ledger, addresses=settings.pairing.addresses)
 
 
 class HubPairing:
     """The service: an async context manager, entered after the bus."""
 
-    def __init__(self, *, bus: Bus, claimant: Claimant, ledger: HubLedger) -> None:
-        """Take the bus, before it is entered, who claims nodes, and the hub's book."""
+    def __init__(self, *, bus: Bus, claimant: Claimant, ledger: HubLedger, addresses: Sequence[str] = ()) -> None:
+        """Take the bus, before it is entered, who claims nodes, and the hub's book.
+
+        `addresses` of this machine choose the networks to look in; all when there are none.
+        """
+        self._addresses = addresses
         self._bus = bus
         self._ledger = ledger
         self._desk = ClaimDesk(claimant=claimant, ledger=ledger, waiting=self._waiting)
@@ -104,21 +108,22 @@ class HubPairing:
         complained = False
         while True:
             try:
-                async with multicast() as zeroconf:
-                    await self._browse(zeroconf)
+                addresses = own_addresses(self._addresses)
+                if addresses:
+                    async with multicast(addresses) as zeroconf:
+                        await self._browse(zeroconf, addresses)
             except OSError as error:
                 if not complained:
                     _log.warning("nodes can't be looked for in the network yet: %s", error)
                 complained = True
             await asyncio.sleep(NETWORK_LOOK_SECONDS)
 
-    async def _browse(self, zeroconf: AsyncZeroconf) -> None:
+    async def _browse(self, zeroconf: AsyncZeroconf, addresses: Sequence[str]) -> None:
         changes: asyncio.Queue[tuple[str, Found | None]] = asyncio.Queue()
         browser = Browser(lambda name, found: changes.put_nowait((name, found)))
         async with browsing(zeroconf, browser):
-            before = own_addresses()
-            # zeroconf joins the interfaces that there are when it starts.
-            while own_addresses() == before:
+            # zeroconf joins the networks that there are when it starts.
+            while own_addresses(self._addresses) == addresses:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(NETWORK_LOOK_SECONDS):
                         name, found = await changes.get()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance import __version__
@@ -61,7 +61,7 @@ async def wait_until_paired(
     async with open_door(server, port=settings.pairing.port, socket=settings.pairing.socket) as port:
         _log.info("this node belongs to no hub yet; the pairing door is open on port %d", port)
         ready(port)
-        announcing = asyncio.create_task(_announce(port, state), name="announce the door")
+        announcing = asyncio.create_task(_announce(port, settings.pairing.addresses, state), name="announce the door")
         waiting = [asyncio.create_task(event.wait(), name="wait") for event in (stop, door.paired)]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -74,18 +74,19 @@ async def wait_until_paired(
     return door.paired.is_set()
 
 
-async def _announce(port: int, state: Callable[[], State]) -> None:
+async def _announce(port: int, chosen: Sequence[str], state: Callable[[], State]) -> None:
     """Keep the announcement up to date; a network that is not there yet is waited for."""
     complained = False
     while True:
         try:
-            async with multicast() as zeroconf:
-                announcement = Announcement(zeroconf, port=port, addresses=own_addresses)
-                interfaces = own_addresses()
-                # zeroconf joins the interfaces that there are when it starts.
-                while own_addresses() == interfaces:
-                    await announcement.tell(state())
-                    await asyncio.sleep(LOOK_SECONDS)
+            addresses = own_addresses(chosen)
+            if addresses:
+                async with multicast(addresses) as zeroconf:
+                    announcement = Announcement(zeroconf, port=port, addresses=addresses)
+                    # zeroconf joins the networks that there are when it starts.
+                    while own_addresses(chosen) == addresses:
+                        await announcement.tell(state())
+                        await asyncio.sleep(LOOK_SECONDS)
         except OSError as error:
             if not complained:
                 _log.warning("this node can't be announced in the network yet: %s", error)

@@ -1,5 +1,6 @@
 """How machines find each other and join."""
 
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ class PairingSettings(Section):
 
     port: Port = 8104
     """Port of the pairing door, which is open on a node until it is paired and never afterwards; 0 takes a free one."""
+    addresses: tuple[str, ...] = ()
+    """This machine's IPv4 addresses by whose networks nodes are announced and looked for (multicast DNS); all but
+    loopback when empty."""
     socket: Path = Path("/run/rouse/node/pairing.sock")
     """Where the console of a node that is not paired yet asks for the code. Who may open it may know the code."""
     code_lifetime: CodeLifetime = 600.0
@@ -25,6 +29,16 @@ class PairingSettings(Section):
     broker's own address as the node sees it."""
     certificate_days: Annotated[int, Field(ge=1, le=3650)] = 365
     """On the hub: how long the certificate of a new node is valid."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _check_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            try:
+                IPv4Address(address)
+            except AddressValueError:
+                raise ValueError(f"{address!r}: expected an IPv4 address of this machine") from None
+        return addresses
 
     @field_validator("broker_url")
     @classmethod
