@@ -1,7 +1,6 @@
 """Either side killed at every step: nobody is ever half paired."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,14 +68,9 @@ def check_unpaired(folder: Path) -> None:
         assert not path.exists(), path
 
 
-@pytest.fixture(params=["node_dies_at", "hub_dies_at"])
-def dying(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
-
-
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("dying", ["node_dies_at", "hub_dies_at"])
 def test_killed_at_every_step(tmp_path: Path, dying: str) -> None:
-    small_offices(tmp_path / "ca" / "hub")
     outcomes: dict[str, int] = {}
     for step in range(1, MOST_STEPS):
         folder = tmp_path / str(step)
