@@ -84,7 +84,14 @@ async def run(
         NodeCollector(experts=experts, telemetry=lambda: telemetry.last, registry=exported)
         host = settings.node.status_host
         key = None if is_loopback(host) else ensure_secret(secrets_folder(settings) / "metrics.key")
-        status = StatusServer(node=name, experts=experts, registry=exported, key=key, first_boot=first_boot)
+        status = StatusServer(
+            node=name,
+            experts=experts,
+            registry=exported,
+            key=key,
+            first_boot=first_boot,
+            more=lambda: {"broker": {"address": f"{connection.host}:{connection.port}", "connected": bus.connected}},
+        )
         await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in experts]
         if settings.rpc_worker.enabled:

@@ -123,12 +123,14 @@ class StatusServer:
         registry: CollectorRegistry,
         key: str | None,
         first_boot: Callable[[], Mapping[str, Any]] | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Take what to tell; with a key, /metrics is told only to who sends it.
 
-        `first_boot` tells how the first-boot file was read; it holds no secret.
+        `first_boot` tells how the first-boot file was read, and `more` what else /health says; neither holds a secret.
         """
         self._first_boot = first_boot
+        self._more = more
         self._node = node
         self._experts = experts
         self._registry = registry
@@ -147,7 +149,7 @@ class StatusServer:
         states = {expert.name: expert.state for expert in self._experts}
         failed = "failed" in states.values()
         body = {"status": "degraded" if failed else "ok", "node": self._node, "experts": states}
-        return web.json_response(body)
+        return web.json_response({**body, **self._more()})
 
     async def _tell_first_boot(self, _request: web.Request) -> web.Response:
         return web.json_response(self._first_boot() if self._first_boot is not None else {})
