@@ -63,6 +63,10 @@ def _content(snapshot: Snapshot, *, keys: bool) -> RenderableType:
     if snapshot.door is not None and snapshot.door.code is not None:
         parts += _code(snapshot)
         del told["pairing"]
+    for error in snapshot.errors[:MOST_ERRORS]:
+        parts.append(Text(f" ! {error}", style="bold red"))
+    if len(snapshot.errors) > MOST_ERRORS:
+        parts.append(Text(f" ! and {len(snapshot.errors) - MOST_ERRORS} more", style="bold red"))
     del told["errors"]
     del told["experts"]
     table = Table.grid(padding=(0, 2))
@@ -74,10 +78,6 @@ def _content(snapshot: Snapshot, *, keys: bool) -> RenderableType:
     if snapshot.machine is not None:
         table.add_row(" machine", machine_line(snapshot.machine))
     parts += [Text(""), table]
-    for error in snapshot.errors[:MOST_ERRORS]:
-        parts.append(Text(f" ! {error}", style="bold red"))
-    if len(snapshot.errors) > MOST_ERRORS:
-        parts.append(Text(f" ! and {len(snapshot.errors) - MOST_ERRORS} more", style="bold red"))
     if keys and snapshot.door is not None:
         parts += [Text(""), Text(" r: another code", style="dim")]
     return Group(*parts)

@@ -82,7 +82,7 @@ def apply(folder: Path, machine: Machine) -> Outcome:
     Raises:
         ApplyError: the machine can't be changed.
     """
-    machine.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_private_folder(machine.state)
     problems: tuple[Problem, ...] = ()
     found = False
     try:
@@ -203,7 +203,7 @@ def _mode_in(folder: Path) -> int:
 def _read_ledger(path: Path) -> dict[str, str]:
     try:
         told = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in told.items()}
 

@@ -40,6 +40,16 @@ def remove(path: Path) -> bool:
         return durable_files.remove(path)
 
 
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter.
+
+    Raises:
+        ApplyError: the disk does not take it.
+    """
+    with _said(path, "made"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def group_number(root: Path, name: str) -> int | None:
     """Return the number of a group of the system in `root`, or None if it has no such group."""
     if root == Path("/"):

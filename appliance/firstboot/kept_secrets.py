@@ -64,7 +64,7 @@ def read_kept(path: Path) -> dict[str, str]:
     """Return the secrets that the machine keeps, by key."""
     try:
         kept = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in kept.items()}
 
