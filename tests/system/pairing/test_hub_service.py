@@ -64,8 +64,9 @@ async def house(broker: RunningBroker, tmp_path: Path) -> AsyncIterator[House]:
         claimant = Claimant(hub="house", ledger=ledger, http=http, broker_url=lambda host: f"mqtt://{host}:1883")
         bus, client = broker.bus("hub"), broker.bus("client", "homeassistant")
         results, offers, members = Inbox(), Inbox(), Inbox()
-        for topic, inbox in ((PAIRING_RESULT, results), (PAIRING_OFFER, offers), (PAIRED_NODE, members)):
-            client.subscribe(topic, inbox)
+        client.subscribe(PAIRING_RESULT, results)
+        client.subscribe(PAIRING_OFFER, offers)
+        client.subscribe(PAIRED_NODE, members)
         service = HubPairing(bus=bus, claimant=claimant, ledger=ledger, addresses=("127.0.0.1",))
         await stack.enter_async_context(bus)
         await stack.enter_async_context(service)

@@ -22,7 +22,8 @@ from aiohttp import web
 from appliance.console.screen import screen
 from appliance.console.snapshot import Door, Machine, Snapshot
 from appliance.console.sources import Sources, clean
-from appliance.settings.model import NodeSettings, PairingSettings, Settings
+from appliance.settings.model import NodeSettings, Settings
+from appliance.settings.pairing import PairingSettings
 from scripts.house.processes import free_port
 
 ROOT = Path(__file__).parents[3]

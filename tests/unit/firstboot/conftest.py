@@ -42,6 +42,9 @@ class Stick:
         """What happens at a start of the machine."""
         return apply(self.folder, self.machine)
 
+    def has_no_errors(self) -> bool:
+        return self.errors is None
+
     @property
     def errors(self) -> str | None:
         path = self.folder / "rouse-errors.txt"

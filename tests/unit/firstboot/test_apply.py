@@ -22,7 +22,7 @@ def test_a_good_file(stick: Stick) -> None:
     stick.write(GOOD)
     outcome = stick.start()
     assert outcome.status.state == "good"
-    assert stick.errors is None
+    assert stick.has_no_errors()
     assert stick.at("etc/hostname").read_text() == "attic\n"
     assert str(stick.at("etc/localtime").readlink()) == "../usr/share/zoneinfo/Europe/Berlin"
     assert stick.at("etc/localtime").read_bytes() == b"TZif"
@@ -69,7 +69,7 @@ def test_a_bad_file_changes_nothing_and_says_why(stick: Stick) -> None:
     assert (told["state"], told["kept"], told["problems"][0]["line"]) == ("bad", True, 5)
     stick.write(GOOD.replace('"attic"', '"cellar"'))
     assert set(stick.start().changed) == {"etc/hostname", "etc/rouse/rouse.toml"}
-    assert stick.errors is None
+    assert stick.has_no_errors()
     assert stick.at("etc/hostname").read_text() == "cellar\n"
 
 

@@ -115,7 +115,7 @@ def test_a_partition_that_is_mounted_read_only(stick: Stick, tmp_path: Path) -> 
     bad, good = tmp_path / "bad.toml", tmp_path / "good.toml"
     bad.write_text("[node")
     good.write_text(GOOD)
-    command = [
+    command: list[str | Path] = [
         "unshare",
         "--mount",
         "sh",

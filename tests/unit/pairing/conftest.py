@@ -56,6 +56,10 @@ class Node:
         return self.door.code.replace(" ", "")
 
     @property
+    def door_state(self) -> str:
+        return self.door.state
+
+    @property
     def wrong_code(self) -> str:
         return f"{(int(self.code) + 1) % 10**8:08}"
 

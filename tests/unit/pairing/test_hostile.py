@@ -237,7 +237,7 @@ def hostile(chance: random.Random, good: Json) -> bytes:
     for _ in range(chance.randrange(1, 8)):
         text[chance.randrange(len(text))] = chance.randrange(256)
     key = chance.choice(list(good))
-    value = chance.choice([None, [], {}, -1, 1e308, "", "\0", "ÿ" * 100, True, {key: good}])
+    value: Any = chance.choice([None, [], {}, -1, 1e308, "", "\0", "ÿ" * 100, True, {key: good}])
     return chance.choice(
         [
             chance.randbytes(chance.randrange(4096)),

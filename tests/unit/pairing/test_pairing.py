@@ -79,14 +79,14 @@ async def test_wrong_codes_lock_the_door_longer_each_time(hub: Hub, node: Node) 
         with pytest.raises(RefusedError, match="code is wrong") as refused:
             await hub.claim(node, node.wrong_code)
         assert refused.value.attempts_left == left
-    assert node.door.state == "locked"
+    assert node.door_state == "locked"
     with pytest.raises(RefusedError, match="Too many") as refused:
         await hub.claim(node, shown)
     assert refused.value.retry_after == 600
     assert hub.ledger.members() == {}
     assert hub.accounts.all() == {}
     node.clock.now += 601
-    assert node.door.state == "open"
+    assert node.door_state == "open"
     assert node.code != shown
     for _ in range(5):
         with pytest.raises(RefusedError, match="code is wrong"):
@@ -154,11 +154,11 @@ async def test_a_code_counts_for_one_claim(hub: Hub, node: Node, http: aiohttp.C
     """A hub that went away after its proof has used up the code, and keeps the door shut for a minute only."""
     code = node.code
     await _prove_and_leave(node, http, code)
-    assert node.door.state == "claimed"
+    assert node.door_state == "claimed"
     with pytest.raises(RefusedError, match="Another hub"):
         await hub.claim(node, code)
     node.clock.now += 61
-    assert node.door.state == "open"
+    assert node.door_state == "open"
     with pytest.raises(RefusedError, match="code is wrong"):
         await hub.claim(node, code)
     await hub.claim(node)
