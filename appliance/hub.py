@@ -118,7 +118,10 @@ async def run(
             await stack.enter_async_context(agent)
         _log.info("hub %s is up; the gateway answers at %s/v1", name, gateway_url)
         ready(HubAddresses(broker_port=broker_port, gateway_url=gateway_url))
-        await until(stop, [asyncio.create_task(bus.refused(), name="bus")])
+        tasks = [asyncio.create_task(bus.refused(), name="bus")]
+        if pairing is not None:
+            tasks.append(asyncio.create_task(pairing.look(), name="look for nodes"))
+        await until(stop, tasks)
 
 
 async def _broker(settings: Settings, stack: AsyncExitStack) -> tuple[Connection, int | None]:

@@ -31,6 +31,7 @@ from appliance.pairing.wire import (
 from appliance.settings.section import Role
 
 ANSWER_SECONDS = 15.0
+_JSON = {"Content-Type": "application/json"}
 _STRANGER = "Who answers is not the node that shows this code. Somebody may be between the hub and the node."
 
 
@@ -173,7 +174,7 @@ class Claimant:
         try:
             async with (
                 asyncio.timeout(ANSWER_SECONDS),
-                self._http.post(url, data=part.model_dump_json(), allow_redirects=False) as response,
+                self._http.post(url, data=part.model_dump_json(), headers=_JSON, allow_redirects=False) as response,
             ):
                 body = await _read(response)
                 status = response.status

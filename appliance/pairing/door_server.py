@@ -133,6 +133,9 @@ async def _own_socket(app: web.Application, socket: Path) -> AsyncIterator[None]
 
 
 async def _part[P: Part](request: web.Request, kind: type[P]) -> P:
+    # A web page of anybody's can post a form to the door from within the house, but no JSON without being asked.
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
     try:
         async with asyncio.timeout(BODY_SECONDS):
             body = await read_body(request)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+from zeroconf import Error as MulticastError
 from zeroconf.asyncio import AsyncZeroconf
 
 from appliance.bus.client import Bus
@@ -83,7 +84,6 @@ class HubPairing:
         """By the claim's id; None while it is carried out."""
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
         bus.subscribe(PAIRING_CLAIM, self._on_claim)
         bus.subscribe(PAIRING_OFFER, self._on_own_offer)
         bus.subscribe(PAIRED_NODE, self._on_own_membership)
@@ -93,18 +93,17 @@ class HubPairing:
         await asyncio.to_thread(self._ledger.recover)
         for node in await asyncio.to_thread(self._ledger.members):
             await self._tell_membership(node)
-        self._looking = asyncio.create_task(self._look(), name="look for nodes")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = [*self._tasks, *([self._looking] if self._looking is not None else [])]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look for nodes in the network, for ever."""
         complained = False
         while True:
             try:
@@ -112,7 +111,7 @@ class HubPairing:
                 if addresses:
                     async with multicast(addresses) as zeroconf:
                         await self._browse(zeroconf, addresses)
-            except OSError as error:
+            except (OSError, MulticastError) as error:
                 if not complained:
                     _log.warning("nodes can't be looked for in the network yet: %s", error)
                 complained = True

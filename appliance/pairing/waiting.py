@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from zeroconf import Error as MulticastError
+
 from appliance import __version__
 from appliance.pairing.discovery import Announcement, multicast, own_addresses
 from appliance.pairing.door import Door
@@ -64,7 +66,9 @@ async def wait_until_paired(
         announcing = asyncio.create_task(_announce(port, settings.pairing.addresses, state), name="announce the door")
         waiting = [asyncio.create_task(event.wait(), name="wait") for event in (stop, door.paired)]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([announcing, *waiting], return_when=asyncio.FIRST_COMPLETED)
+            if announcing.done():
+                announcing.result()
             if door.paired.is_set():
                 await asyncio.sleep(FAREWELL_SECONDS)
         finally:
@@ -87,7 +91,7 @@ async def _announce(port: int, chosen: Sequence[str], state: Callable[[], State]
                     while own_addresses(chosen) == addresses:
                         await announcement.tell(state())
                         await asyncio.sleep(LOOK_SECONDS)
-        except OSError as error:
+        except (OSError, MulticastError) as error:
             if not complained:
                 _log.warning("this node can't be announced in the network yet: %s", error)
             complained = True

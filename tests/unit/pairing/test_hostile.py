@@ -22,6 +22,8 @@ PAYLOADS = 1000
 SEED = 20261123
 DOORS = ("/pairing/start", "/pairing/prove", "/pairing/finish")
 
+JSON = {"Content-Type": "application/json"}
+
 type Json = dict[str, Any]
 type Change = Callable[[str, Json], Json]
 
@@ -219,7 +221,7 @@ async def test_a_thousand_hostile_bodies(hub: Hub, node: Node, http: aiohttp.Cli
     statuses: dict[int, int] = {}
     for _ in range(PAYLOADS):
         path = chance.choice(DOORS)
-        async with http.post(node.url(path), data=hostile(chance, good[path])) as response:
+        async with http.post(node.url(path), data=hostile(chance, good[path]), headers=JSON) as response:
             statuses[response.status] = statuses.get(response.status, 0) + 1
             told = await response.read()
             assert len(told) < 1000
@@ -269,10 +271,20 @@ async def test_raw_bytes_on_the_door(hub: Hub, node: Node, caplog: pytest.LogCap
     await hub.claim(node)
 
 
+async def test_a_web_page_cannot_knock(node: Node, http: aiohttp.ClientSession) -> None:
+    """A form of a page that somebody in the house looks at is no JSON."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        async with http.post(node.url("/pairing/prove"), data=b"{}", headers={"Content-Type": kind}) as response:
+            assert response.status == 415
+            assert "Access-Control-Allow-Origin" not in response.headers
+    assert node.door._attempts.left == 5
+
+
 async def test_a_body_that_never_comes_does_not_keep_others_out(hub: Hub, node: Node) -> None:
     slow = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(50)]
     for _, writer in slow:
-        writer.write(b"POST /pairing/start HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        writer.write(b"POST /pairing/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: 1000\r\n\r\n{")
     await hub.claim(node)
     for _, writer in slow:
         writer.close()
