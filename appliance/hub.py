@@ -24,6 +24,8 @@ from appliance.gateway.request import AGENT_PREFIX
 from appliance.gateway.service import running_gateway
 from appliance.http_server import http_runner, process_registry
 from appliance.node.identity import node_name
+from appliance.pairing.hub_ledger import Offices
+from appliance.pairing.hub_service import hub_pairing
 from appliance.routing.live import LiveRouter
 from appliance.routing.rules import rules_of
 from appliance.routing.versions import router_folder
@@ -51,6 +53,7 @@ async def run(
     *,
     stop: asyncio.Event,
     ready: Callable[[HubAddresses], None],
+    offices: Offices | None = None,
 ) -> None:
     """Run the hub until `stop` is set.
 
@@ -58,6 +61,7 @@ async def run(
         settings: the effective settings.
         stop: ends the hub.
         ready: is called once when everything listens.
+        offices: the CA and the broker's accounts; without them this hub pairs with no nodes.
 
     Raises:
         StartError: an address is taken, or a certificate can't be read.
@@ -96,7 +100,12 @@ async def run(
             for agent, agent_settings in settings.agents.items()
         ]
 
+        pairing = None
+        if offices is not None:
+            pairing = hub_pairing(settings, hub=name, bus=bus, http=http, offices=offices, broker_port=broker_port)
         await stack.enter_async_context(bus)
+        if pairing is not None:
+            await stack.enter_async_context(pairing)
         public = settings.gateway.host not in LOOPBACK
         announcement = HubAnnouncement(
             hub=name,
@@ -109,7 +118,10 @@ async def run(
             await stack.enter_async_context(agent)
         _log.info("hub %s is up; the gateway answers at %s/v1", name, gateway_url)
         ready(HubAddresses(broker_port=broker_port, gateway_url=gateway_url))
-        await until(stop, [asyncio.create_task(bus.refused(), name="bus")])
+        tasks = [asyncio.create_task(bus.refused(), name="bus")]
+        if pairing is not None:
+            tasks.append(asyncio.create_task(pairing.look(), name="look for nodes"))
+        await until(stop, tasks)
 
 
 async def _broker(settings: Settings, stack: AsyncExitStack) -> tuple[Connection, int | None]:

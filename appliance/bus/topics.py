@@ -24,6 +24,7 @@ from appliance.bus.messages import (
     Presence,
     ReplyMessage,
 )
+from appliance.bus.pairing_messages import PairedNode, PairingClaim, PairingOffer, PairingResult
 from appliance.bus.power_messages import NodeEnergy, NodePower, PlugReading, PowerCommand
 
 ROOT = "rouse/v1"
@@ -192,6 +193,23 @@ REPLY: Topic[ReplyMessage] = Topic(
     "hub",
     "The replies to a client's requests, streamed.",
 )
+PAIRING_OFFER: Topic[PairingOffer] = Topic(
+    "pairingOffer",
+    f"{ROOT}/pairing/{{node}}/offers",
+    PairingOffer,
+    "hub",
+    "A node that waits to be paired.",
+    retain=True,
+)
+PAIRING_CLAIM: Topic[PairingClaim] = Topic(
+    "pairingClaim", f"{ROOT}/pairing/{{node}}/claims", PairingClaim, "client", "Pair a node, or let it go."
+)
+PAIRING_RESULT: Topic[PairingResult] = Topic(
+    "pairingResult", f"{ROOT}/pairing/{{node}}/results", PairingResult, "hub", "How a claim went."
+)
+PAIRED_NODE: Topic[PairedNode] = Topic(
+    "pairedNode", f"{ROOT}/pairing/{{node}}/membership", PairedNode, "hub", "A node of this hub.", retain=True
+)
 
 NODE_POWER: Topic[NodePower] = Topic(
     "nodePower",
@@ -236,4 +254,8 @@ ALL: tuple[Topic[Any], ...] = (
     POWER_COMMAND,
     PLUG_READING,
     NODE_ENERGY,
+    PAIRING_OFFER,
+    PAIRING_CLAIM,
+    PAIRING_RESULT,
+    PAIRED_NODE,
 )

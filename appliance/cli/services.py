@@ -15,11 +15,17 @@ from appliance.bus.errors import BusConfigurationError
 from appliance.cli.command_line import CommandError, command_line
 from appliance.errors import StartError
 from appliance.experts.errors import EngineBrokenError, ModelLoadError
+from appliance.firstboot.report import read_status
 from appliance.node import daemon
+from appliance.node.identity import node_name
 from appliance.node.lending import serve_worker
 from appliance.node.serving import serve_expert
 from appliance.notify import ServiceManager, without_notification
-from appliance.security.broker import connect_to
+from appliance.pairing.errors import PairingError
+from appliance.pairing.node_store import NodeStore
+from appliance.pairing.waiting import wait_until_paired
+from appliance.security.broker import connect_to, is_node_of_another_hub
+from appliance.security.paired import read_pairing
 from appliance.security.secrets import SecretError
 from appliance.settings.model import Settings
 
@@ -46,17 +52,41 @@ def hub(context: typer.Context) -> None:
 
 
 def node(context: typer.Context) -> None:
-    """Run the node daemon: announce this machine and keep its experts running."""
+    """Run the node daemon: announce this machine and keep its experts running.
+
+    A node that is no hub and names no broker waits until a hub pairs with it.
+    """
     settings = _begin(context)
     manager = ServiceManager(os.environ)
     environment = {**without_notification(os.environ), CONFIG_DIR_VARIABLE: str(command_line(context).config_dir)}
 
     async def serve(stop: asyncio.Event) -> None:
-        await daemon.run(
-            settings, connection=connect_to(settings), environment=environment, stop=stop, ready=manager.ready
-        )
+        if await _belongs_to_a_house(settings, stop, manager):
+            await daemon.run(
+                settings,
+                connection=connect_to(settings),
+                environment=environment,
+                stop=stop,
+                first_boot=read_status,
+            )
 
     _run(serve, manager, watched=True)
+
+
+async def _belongs_to_a_house(settings: Settings, stop: asyncio.Event, manager: ServiceManager) -> bool:
+    """Wait behind the pairing door, if this node's broker is known by pairing only; False if stopped meanwhile."""
+    if not is_node_of_another_hub(settings):
+        return True
+    await asyncio.to_thread(NodeStore(settings.paths.state).recover)
+    if read_pairing(settings.paths.state) is not None:
+        return True
+    return await wait_until_paired(
+        settings,
+        name=node_name(settings.node),
+        first_boot=read_status,
+        stop=stop,
+        ready=lambda _: manager.ready("waiting to be paired"),
+    )
 
 
 def expert(
@@ -137,5 +167,5 @@ def _run(service: Service, manager: ServiceManager, *, watched: bool) -> None:
 
     try:
         asyncio.run(run())
-    except (StartError, BusConfigurationError, SecretError, ModelLoadError, EngineBrokenError) as error:
+    except (StartError, BusConfigurationError, SecretError, PairingError, ModelLoadError, EngineBrokenError) as error:
         raise CommandError(str(error)) from error

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
@@ -68,6 +69,7 @@ async def run(
     ready: Callable[[], None] = lambda: None,
     expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert", "--supervised"),
     worker_command: Sequence[str] = (sys.executable, "-m", "appliance", "rpc-worker", "--supervised"),
+    first_boot: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Run the daemon until `stop` is set.
 
@@ -80,6 +82,7 @@ async def run(
         ready: is called once, when everything runs.
         expert_command: what starts an expert, before its name.
         worker_command: what starts the RPC worker.
+        first_boot: what is told of the first-boot file, where there is one.
 
     Raises:
         BusConfigurationError: the broker refuses the daemon.
@@ -167,7 +170,14 @@ async def run(
         await bus.keep(NODE_ANNOUNCEMENT, _announcement(name, settings), node=name)
         host = settings.node.status_host
         key = None if is_loopback(host) else ensure_secret(secrets_folder(settings) / "metrics.key")
-        status = StatusServer(node=name, experts=experts, registry=exported, key=key)
+        status = StatusServer(
+            node=name,
+            experts=experts,
+            registry=exported,
+            key=key,
+            first_boot=first_boot,
+            more=lambda: {"broker": {"address": f"{connection.host}:{connection.port}", "connected": bus.connected}},
+        )
         await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in (*experts, *workers)]
         tasks.append(asyncio.create_task(_publish_telemetry(refresh, settings), name="telemetry"))

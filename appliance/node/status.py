@@ -7,9 +7,9 @@ Both are for this machine until the user opens them. /health is never secret; on
 import hmac
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -116,9 +116,21 @@ class StatusServer:
     """The handlers."""
 
     def __init__(
-        self, *, node: str, experts: Sequence[WatchedExpert], registry: CollectorRegistry, key: str | None
+        self,
+        *,
+        node: str,
+        experts: Sequence[WatchedExpert],
+        registry: CollectorRegistry,
+        key: str | None,
+        first_boot: Callable[[], Mapping[str, Any]] | None = None,
+        more: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        """Take what to tell; with a key, /metrics is told only to who sends it."""
+        """Take what to tell; with a key, /metrics is told only to who sends it.
+
+        `first_boot` tells how the first-boot file was read, and `more` what else /health says; neither holds a secret.
+        """
+        self._first_boot = first_boot
+        self._more = more
         self._node = node
         self._experts = experts
         self._registry = registry
@@ -129,13 +141,18 @@ class StatusServer:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
+        if self._first_boot is not None:
+            app.router.add_get("/first-boot", self._tell_first_boot)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
         states = {expert.name: expert.state for expert in self._experts}
         failed = "failed" in states.values()
         body = {"status": "degraded" if failed else "ok", "node": self._node, "experts": states}
-        return web.json_response(body)
+        return web.json_response({**body, **self._more()})
+
+    async def _tell_first_boot(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._first_boot() if self._first_boot is not None else {})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         if self._authorization is not None:

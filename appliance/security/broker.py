@@ -5,6 +5,7 @@ from pathlib import Path
 
 from appliance.bus.broker import Account
 from appliance.bus.connection import Connection
+from appliance.security.paired import connect_as_paired, read_pairing
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
 
@@ -39,8 +40,16 @@ def accounts(settings: Settings) -> Mapping[str, Account]:
     }
 
 
+def is_node_of_another_hub(settings: Settings) -> bool:
+    """Whether this machine's broker is neither its own nor named by its settings: it learns of it by pairing."""
+    return settings.broker.url is None and "hub" not in settings.node.roles
+
+
 def connect_to(settings: Settings, *, port: int | None = None) -> Connection:
-    """Return the connection to the house's broker: the external one, or the embedded one on this machine.
+    """Return the connection to the house's broker.
+
+    It is the one that the settings name, or the one that this node was paired with, or the embedded one on this
+    machine.
 
     Args:
         settings: the effective settings.
@@ -53,6 +62,8 @@ def connect_to(settings: Settings, *, port: int | None = None) -> Connection:
     broker = settings.broker
     if broker.url is not None:
         return Connection.to_external(broker, broker.url)
+    if (pairing := read_pairing(settings.paths.state)) is not None and is_node_of_another_hub(settings):
+        return connect_as_paired(pairing, settings.paths.state)
     return Connection.to_own_listener(
         host=LOOPBACK.get(broker.listen_host, broker.listen_host),
         port=port or broker.listen_port,

@@ -36,6 +36,15 @@ def read(path: Path, name: LayerName) -> Layer | None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UnreadableError(Problem(Source(name, path), None, f"cannot be read: {reason}")) from error
+    return parse(raw, path, name)
+
+
+def parse(raw: bytes, path: Path, name: LayerName) -> Layer:
+    """Return the layer that a file's content is; the path is for messages only.
+
+    Raises:
+        UnreadableError: it is no UTF-8 or no TOML.
+    """
     text = _decode(raw, path, name).replace("\r\n", "\n")
     return Layer(name, _parse(text, path, name), file=path, lines=lines_of(text))
 

@@ -7,6 +7,7 @@ variables, error texts, `rouse config show` and the reference documentation.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -58,6 +59,7 @@ class Named:
 type Key = Leaf | Group | Named
 
 
+@cache
 def keys_of(model: type[BaseModel]) -> Group:
     """Return the keys of a settings model."""
     properties = model.model_json_schema()["properties"]

@@ -1,7 +1,7 @@
 """Loads the settings: defaults < group files < host file < first-boot file < environment."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from appliance.settings.check import ValueProblems, check_layer, in_reading_order
 from appliance.settings.environment import environment_layers
 from appliance.settings.errors import InvalidSettingsError, Problem
-from appliance.settings.files import UnreadableError, read
+from appliance.settings.files import UnreadableError, parse, read
 from appliance.settings.keys import Group, Leaf, Named, find, keys_of
 from appliance.settings.layers import Layer, Merged, merge
 from appliance.settings.model import Settings
@@ -32,13 +32,16 @@ class LoadedSettings:
     """By dotted key, for every value there is; a table of named tables that is empty counts as a value."""
 
 
-def load(config_dir: Path, environ: Mapping[str, str], hostname: str) -> LoadedSettings:
+def load(
+    config_dir: Path, environ: Mapping[str, str], hostname: str, *, first_boot: tuple[Path, bytes] | None = None
+) -> LoadedSettings:
     """Load and check the settings of one machine.
 
     Args:
         config_dir: Folder with `rouse.toml`, `groups/` and `hosts/`; any of them may be missing.
         environ: Environment variables; those that begin with `ROUSE_` are settings.
         hostname: Names the machine's file in `hosts/`.
+        first_boot: A file and its content to take instead of `rouse.toml`, to see whether it is good.
 
     Raises:
         InvalidSettingsError: something is wrong; it names everything that is.
@@ -46,7 +49,11 @@ def load(config_dir: Path, environ: Mapping[str, str], hostname: str) -> LoadedS
     reader = _Reader(keys_of(Settings), config_dir)
     above = [
         *reader.file(f"hosts/{hostname}.toml" if _HOST_NAME.fullmatch(hostname) else None, "host"),
-        *reader.file(FIRST_BOOT_FILE, "first-boot"),
+        *(
+            reader.file(FIRST_BOOT_FILE, "first-boot")
+            if first_boot is None
+            else reader.content(*first_boot, "first-boot")
+        ),
         *reader.environment(environ),
     ]
     merged = merge([*reader.defaults(), *reader.groups(merge(above)), *above])
@@ -76,8 +83,15 @@ class _Reader:
 
     def file(self, name: str | None, layer: LayerName) -> list[Layer]:
         """Return the file's layer, if there is one."""
+        return self._read(lambda: read(self._config_dir / name, layer) if name is not None else None)
+
+    def content(self, path: Path, content: bytes, layer: LayerName) -> list[Layer]:
+        """Return the layer of a file that has been read already."""
+        return self._read(lambda: parse(content, path, layer))
+
+    def _read(self, reading: Callable[[], Layer | None]) -> list[Layer]:
         try:
-            found = read(self._config_dir / name, layer) if name is not None else None
+            found = reading()
         except UnreadableError as error:
             self.problems.append(error.problem)
             self.incomplete = True

@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
+from appliance.settings.network import NetworkSettings
+from appliance.settings.pairing import PairingSettings
 from appliance.settings.section import Name, Port, Role, Seconds, Section, check_together, conflict
+from appliance.settings.system import SystemSettings
 
 Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
@@ -391,3 +394,6 @@ class Settings(Section):
     """Agents of the hub, by name."""
     routing: RoutingSettings = RoutingSettings()
     log: LogSettings = LogSettings()
+    system: SystemSettings = SystemSettings()
+    network: NetworkSettings = NetworkSettings()
+    pairing: PairingSettings = PairingSettings()

@@ -1,4 +1,4 @@
-"""On which line of a TOML document each key stands.
+"""On which line of a TOML document each key stands, and where its value begins and ends.
 
 tomllib reads the values but keeps no positions, so the lines come from tree-sitter's syntax tree.
 """
@@ -14,6 +14,15 @@ from appliance.settings.source import KeyPath
 
 def lines_of(text: str) -> Mapping[KeyPath, int]:
     """Return the line, counted from 1, of every key, table and array item of a valid document."""
+    return _walked(text).lines
+
+
+def values_of(text: str) -> Mapping[KeyPath, slice]:
+    """Return which bytes of a valid document, as UTF-8, are the value of each key."""
+    return _walked(text).values
+
+
+def _walked(text: str) -> "_Finder":
     parser = Parser(Language(tree_sitter_toml.language()))
     finder = _Finder()
     for node in parser.parse(text.encode()).root_node.named_children:
@@ -23,12 +32,13 @@ def lines_of(text: str) -> Mapping[KeyPath, int]:
             finder.array_table(node)
         else:
             finder.value((), node)
-    return finder.lines
+    return finder
 
 
 class _Finder:
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
+        self.values: dict[KeyPath, slice] = {}
         self._last_item: dict[KeyPath, int] = {}
 
     def table(self, node: Node) -> None:
@@ -57,6 +67,7 @@ class _Finder:
             if node.type == "pair" and len(parts) == 2:
                 inner = self._inside(path, _keys(parts[0]))
                 self._note(inner, node)
+                self.values[inner] = slice(parts[1].start_byte, parts[1].end_byte)
                 pending.append((inner, parts[1]))
             elif node.type == "inline_table":
                 pending.extend((path, pair) for pair in parts)

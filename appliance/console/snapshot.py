@@ -1,0 +1,48 @@
+"""What the screen shows, at one moment. Every part may be missing."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Pairing, as the node tells it on its own socket."""
+
+    state: str
+    code: str | None = None
+    expires_in: float | None = None
+    locked_for: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine itself."""
+
+    load: float
+    cores: int
+    memory: float
+    """Share in use."""
+    temperature: float | None
+    """Degrees Celsius."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything."""
+
+    name: str
+    version: str
+    roles: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    door: Door | None = None
+    node: str = "not running"
+    """The node daemon, in a word."""
+    broker: str | None = None
+    """Where the broker is, and whether it is reached."""
+    hub: str | None = None
+    """The hub's own services, on a hub."""
+    experts: tuple[tuple[str, str], ...] = ()
+    """Name and state."""
+    power: str | None = None
+    update: str | None = None
+    errors: tuple[str, ...] = ()
+    machine: Machine | None = field(default=None, compare=False)

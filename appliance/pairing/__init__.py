@@ -1,0 +1,1 @@
+"""How a machine that names no broker joins the house; docs/decisions/pairing.md says why so."""
