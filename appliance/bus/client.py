@@ -34,6 +34,7 @@ SUSPICIOUS_LOSSES = 4
 """Connections in a row that were lost soon before the log names the likely reason."""
 MAX_REMEMBERED_TOPICS = 10_000
 PUBLISH_TIMEOUT_SECONDS = 10.0
+GOODBYE_SECONDS = 2.0
 REFUSED = 0x80
 """Lowest code of a refused subscription (MQTT 3.1.1, section 3.9.3)."""
 BAD_CREDENTIALS = frozenset({0x86, 0x87})
@@ -82,6 +83,8 @@ class Bus:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         """Set when the connection that `_client` is for has ended."""
+        self._beginning = False
+        """Whether a connection is being introduced: subscriptions, and what is kept."""
         self._wanted = asyncio.Event()
         """Cleared while this client stays away on purpose."""
         self._wanted.set()
@@ -181,9 +184,12 @@ class Bus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._beginning:  # some of it is said already, and must not be left standing
+            with contextlib.suppress(BusUnavailableError):
+                await self.wait_connected(GOODBYE_SECONDS)
         if self._presence_topic is not None and self.connected:
             with contextlib.suppress(BusUnavailableError):
-                await self._send(self._presence_topic, self._gone, 1, retain=True, timeout=2)
+                await self._send(self._presence_topic, self._gone, 1, retain=True, timeout=GOODBYE_SECONDS)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -238,7 +244,9 @@ class Bus:
             await self._until_wanted()
             try:
                 async with self._new_client() as client:
+                    self._beginning = True
                     await self._begin(client)
+                    self._beginning = False
                     _log.info("connected to the MQTT broker at %s", self._where)
                     since, reported, known = loop.time(), "", True
                     self._metrics.connections.inc()
@@ -252,6 +260,7 @@ class Bus:
                     reported = str(error)
                     _log.warning("MQTT broker at %s: %s; trying again", self._where, reported)
             finally:
+                self._beginning = False
                 self._connected.clear()
                 self._metrics.connected.set(0)
                 self._lost.set()

@@ -106,3 +106,20 @@ async def test_what_changes_while_it_connects_is_not_lost(broker: RunningBroker)
         await bus.keep(NODE_POWER, NodePower(state="awake", since=1.0), node="attic")
         async with bus:
             await until(lambda: any(message.state == "asleep" for message, _ in powers.messages))
+
+
+async def test_who_ends_while_it_connects_leaves_nothing_standing(broker: RunningBroker) -> None:
+    presence, powers = Inbox(), Inbox()
+    observer = broker.bus("observer", "homeassistant")
+    observer.subscribe(NODE_STATUS, presence)
+    observer.subscribe(NODE_POWER, powers)
+    async with observer:
+        await observer.wait_connected(10)
+        bus = leaving(broker)
+        await bus.keep(NODE_POWER, NodePower(state="awake", since=1.0), node="attic")
+        async with bus:
+            await presence.wait_for(1)
+            # What is kept comes after the presence: most often it has not been sent when this ends.
+            await bus.keep(NODE_POWER, NodePower(state="off", since=2.0), node="attic")
+        await until(lambda: presence.messages[-1][0] == Presence(state="offline"))
+        await until(lambda: bool(powers.messages) and powers.messages[-1][0].state == "off")

@@ -23,7 +23,7 @@ from tests.system.machine.bus_daemon import program as dbus_program
 from tests.system.machine.expert import PlayedExpert
 from tests.system.machine.logind import PATH, FakeLogind
 from tests.system.machine.node import QUICK, Heard, IdlePolicy, Observer, running_node
-from tests.system.machine.service import Answer
+from tests.system.machine.service import Answer, ServiceError
 
 pytestmark = [
     pytest.mark.broker,
@@ -445,3 +445,22 @@ async def test_the_machines_own_clock_wakes_it(
     await machine.logind.wake()
     await machine.heard.until_power("awake", 2)
     assert alarm.read_text() == "0"
+
+
+async def test_without_a_lock_that_delays_it_the_node_does_not_put_itself_to_sleep(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: Message) -> Answer:
+        raise ServiceError("org.freedesktop.DBus.Error.AccessDenied", "Permission denied")
+
+    machine.logind.methods[PATH, "Inhibit"] = refuse
+    await machine.start()
+    await machine.heard.until(lambda: machine.logind.calls.count("Inhibit") >= 2, "two refusals")
+    await asyncio.sleep(0.5)
+    assert machine.logind.calls.count("Inhibit") <= 6
+    said = [record.getMessage() for record in caplog.records if "no lock to" in record.getMessage()]
+    assert sorted(text.partition(":")[0] for text in said) == ["no lock to delay shutdown", "no lock to delay sleep"]
+    machine.policy.idle_after = 0
+    blocker = "logind gives no lock that delays it: nothing would be saved, and nobody told"
+    await machine.heard.until(lambda: machine.heard.last("power").blockers == (blocker,), blocker)
+    assert machine.logind.calls.count("Suspend") == 0

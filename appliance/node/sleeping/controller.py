@@ -87,6 +87,7 @@ class SleepController:
         self._judge = Judge(
             bus=parts.bus,
             logind=parts.logind,
+            locks=self._locks,
             wishes=self._wishes,
             alarm=parts.alarm,
             clock=parts.clock,

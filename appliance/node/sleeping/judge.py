@@ -10,6 +10,7 @@ from appliance.node.dbus.errors import SystemBusError
 from appliance.node.dbus.logind import Logind, Method
 from appliance.node.sleeping.activity import Busyness
 from appliance.node.sleeping.alarm import AlarmClock
+from appliance.node.sleeping.locks import Locks
 from appliance.node.sleeping.policy import Decide, Decision, Observation, SleepOptions
 from appliance.node.sleeping.surroundings import Surroundings, look_around
 from appliance.node.sleeping.wishes import SleepWish, Wishes
@@ -40,6 +41,7 @@ class Judge:
         *,
         bus: Bus,
         logind: Logind,
+        locks: Locks,
         wishes: Wishes,
         alarm: AlarmClock,
         clock: Clock,
@@ -53,6 +55,7 @@ class Judge:
         Args:
             bus: the node's client; without a broker nobody would know that the node sleeps.
             logind: tells who is logged in, who forbids sleep, and whether the machine can.
+            locks: without a delay lock, nothing could be saved and nobody told.
             wishes: what was asked for on the bus.
             alarm: may wake the machine.
             clock: the clocks.
@@ -63,6 +66,7 @@ class Judge:
         """
         self._bus = bus
         self._logind = logind
+        self._locks = locks
         self._wishes = wishes
         self._alarm = alarm
         self._clock = clock
@@ -121,6 +125,8 @@ class Judge:
         if self._options.method is None:
             return []
         found = [surroundings.obstacle] if surroundings.obstacle else []
+        if not self._locks.delays(self._options.method):
+            found.append("logind gives no lock that delays it: nothing would be saved, and nobody told")
         if not self._bus.connected:
             found.append("the broker is not reachable: nobody would know that it sleeps, and wake it")
         if busy.lent_to:

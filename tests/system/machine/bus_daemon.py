@@ -63,7 +63,11 @@ class BusDaemon:
         await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.kill()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
