@@ -10,13 +10,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from appliance.pairing.codes import Attempts
 from appliance.pairing.errors import ImpostorError, RefusedError, UnreachableError
 from appliance.pairing.exchange import Exchange, new_session
 from appliance.pairing.wire import Identity
 from appliance.security.broker import connect_to
 from appliance.security.paired import PairingFiles, read_pairing
 from appliance.settings.model import NodeSettings, PathSettings, Settings
-from tests.unit.pairing.conftest import NODE, Hub, Node, OpenNode, decoded, encoded
+from tests.unit.pairing.conftest import NODE, Clock, Hub, Node, OpenNode, decoded, encoded
 
 
 async def test_a_node_gets_all_it_needs(hub: Hub, node: Node) -> None:
@@ -100,10 +101,32 @@ async def test_wrong_codes_are_forgotten_after_a_while(hub: Hub, node: Node) -> 
     for _ in range(4):
         with pytest.raises(RefusedError):
             await hub.claim(node, node.wrong_code)
-    node.clock.now += 601
+    node.clock.now += 2 * 86_400 + 1
     with pytest.raises(RefusedError) as refused:
         await hub.claim(node, node.wrong_code)
     assert refused.value.attempts_left == 4
+
+
+def test_how_many_codes_can_be_tried_in_a_month() -> None:
+    """By somebody who knows the rules, and tries whenever the door is open."""
+    clock = Clock()
+    attempts = Attempts(clock=clock)
+    tried = 0
+    while clock.now < 30 * 86_400:
+        if attempts.locked_for == 0:
+            attempts.wrong()
+            tried += 1
+        clock.now += 60
+    assert tried <= 200
+
+
+async def test_slow_guesses_lock_the_door_too(hub: Hub, node: Node) -> None:
+    for _ in range(5):
+        with pytest.raises(RefusedError, match="code is wrong"):
+            await hub.claim(node, node.wrong_code)
+        node.clock.now += 3600
+    node.clock.now -= 3600
+    assert node.door_state == "locked"
 
 
 async def test_who_stands_at_the_machine_opens_a_locked_door(hub: Hub, node: Node) -> None:
