@@ -66,6 +66,7 @@ def test_a_fixed_address(tmp_path: Path) -> None:
         folder.mkdir()
     (stick / "rouse.toml").write_text(
         "[network.static]\naddress = '10.213.78.20/24'\ngateway = '10.213.78.1'\ninterface = 'rpair2'\n"
+        "[network.wifi]\nssid = 'not here'\npsk = 'a passphrase'\ncountry = 'DE'\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(
@@ -80,5 +81,6 @@ def test_a_fixed_address(tmp_path: Path) -> None:
     log = (root / "networkd.log").read_text()
     assert "10.213.78.20/24" in done.stdout, done.stdout + done.stderr + log
     assert "default via 10.213.78.1" in done.stdout
+    assert (root / "etc/systemd/network/20-rouse-wifi.network").exists()
     # Complaints about a file begin with its name and line.
     assert ".network:" not in log

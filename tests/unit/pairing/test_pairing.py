@@ -135,7 +135,13 @@ async def test_who_stands_at_the_machine_opens_a_locked_door(hub: Hub, node: Nod
             await hub.claim(node, node.wrong_code)
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(node.socket))) as own:
         async with own.get("http://node/code") as response:
-            assert await response.json() == {"state": "locked", "code": None, "expires_in": None, "locked_for": 600}
+            assert await response.json() == {
+                "state": "locked",
+                "key": node.door.identity.fingerprint,
+                "code": None,
+                "expires_in": None,
+                "locked_for": 600,
+            }
         async with own.post("http://node/code") as response:
             told = await response.json()
     assert told["state"] == "open"
