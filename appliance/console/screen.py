@@ -8,8 +8,9 @@ from rich.text import Text
 
 from appliance.console.snapshot import Machine, Snapshot
 
-MOST_ERRORS = 3
-MOST_EXPERTS = 5
+MOST_ERRORS = 2
+MOST_EXPERTS = 8
+MOST_ADDRESSES = 4
 
 
 def screen(snapshot: Snapshot, *, width: int, height: int, keys: bool) -> list[str]:
@@ -25,7 +26,8 @@ def screen(snapshot: Snapshot, *, width: int, height: int, keys: bool) -> list[s
 def facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield what there is to know, by name; nothing that changes all the time."""
     yield "name", f"{snapshot.name} ({', '.join(snapshot.roles)}), Rouse {snapshot.version}"
-    yield "addresses", ", ".join(snapshot.addresses) or "none: no network yet"
+    more = f" and {len(snapshot.addresses) - MOST_ADDRESSES} more" if len(snapshot.addresses) > MOST_ADDRESSES else ""
+    yield "addresses", (", ".join(snapshot.addresses[:MOST_ADDRESSES]) or "none: no network yet") + more
     yield "node", snapshot.node
     if snapshot.hub is not None:
         yield "hub", snapshot.hub
@@ -45,7 +47,9 @@ def pairing(snapshot: Snapshot) -> str:
     if door is None:
         return "the door is shut"
     if door.code is not None:
-        return f"on the hub: rouse pair {snapshot.name}    code: {door.code}"
+        return f"on the hub: rouse pair {snapshot.name}    code: {door.code}" + (
+            f"    key {door.key}" if door.key else ""
+        )
     if door.locked_for:
         return f"locked for {round(door.locked_for / 60 + 0.5)} minutes: too many wrong codes"
     return {"claimed": "a hub is pairing with this node", "paired": "paired"}.get(door.state, door.state)
@@ -93,15 +97,16 @@ def _code(snapshot: Snapshot) -> list[RenderableType]:
         Text(" This machine belongs to no hub yet. On the hub, type", style="bold"),
         Text(f"     rouse pair {snapshot.name}", style="bold cyan"),
         Text.assemble(" and this code:   ", (f" {door.code} ", "bold black on white"), left),
+        *([Text(f" This machine's key, as the hub's list shows it: {door.key}", style="dim")] if door.key else []),
     ]
 
 
 def _experts(snapshot: Snapshot) -> Text:
     shown = Text()
     for number, (name, state) in enumerate(snapshot.experts[:MOST_EXPERTS]):
-        shown.append("\n" if number else "")
-        shown.append(f"{name}  ")
+        shown.append(", " if number else "")
+        shown.append(f"{name} ")
         shown.append(state, style={"ready": "green", "failed": "bold red", "starting": "yellow"}.get(state, ""))
     if len(snapshot.experts) > MOST_EXPERTS:
-        shown.append(f"\nand {len(snapshot.experts) - MOST_EXPERTS} more")
+        shown.append(f" and {len(snapshot.experts) - MOST_EXPERTS} more")
     return shown if snapshot.experts else Text("none")

@@ -9,6 +9,8 @@ class Door:
 
     state: str
     code: str | None = None
+    key: str | None = None
+    """The beginning of the node's fingerprint, as `rouse pair list` shows it."""
     expires_in: float | None = None
     locked_for: float | None = None
 

@@ -23,6 +23,7 @@ from appliance.settings.model import Settings
 ANSWER_SECONDS = 2.0
 LONGEST_BODY = 256 * 1024
 LONGEST_TEXT = 200
+SHOWN_DIGITS = 16
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a wildcard is reached by on this machine
 _SENSORS = ("coretemp", "k10temp", "cpu_thermal")
 
@@ -82,6 +83,7 @@ class Sources:
         return Door(
             state=clean(told.get("state")),
             code=clean(code) if code else None,
+            key=clean(told.get("key") or "")[:SHOWN_DIGITS] or None,
             expires_in=_number(told.get("expires_in")),
             locked_for=_number(told.get("locked_for")),
         )

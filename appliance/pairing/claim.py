@@ -101,15 +101,19 @@ class Claimant:
         password, certificate = await asyncio.to_thread(
             self._ledger.prepare, claim.node, started.node.fingerprint, request_pem, roles
         )
-        credentials = Credentials(
-            hub=self._hub,
-            broker_url=broker_url,
-            username=claim.node,
-            password=password,
-            ca_pem=ca_pem.decode(),
-            certificate_pem=certificate.decode(),
-            hub_fingerprint=hub.fingerprint,
-        )
+        try:
+            credentials = Credentials(
+                hub=self._hub,
+                broker_url=broker_url,
+                username=claim.node,
+                password=password,
+                ca_pem=ca_pem.decode(),
+                certificate_pem=certificate.decode(),
+                hub_fingerprint=hub.fingerprint,
+            )
+        except ValueError as error:
+            await asyncio.to_thread(self._ledger.forget, claim.node)
+            raise RefusedError("not_possible", f"The hub has nothing that a node can use: {error}") from error
         sealed = exchange.seal(credentials.model_dump_json().encode(), step=CREDENTIALS_STEP)
         stored = await self._hand_over(claim, exchange, FinishRequest(session=session.hex(), sealed=sealed))
         await asyncio.to_thread(self._ledger.confirm, claim.node)

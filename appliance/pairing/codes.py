@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 DIGITS = 8
 WRONG_CODES = 5
-"""Wrong codes within `WINDOW_SECONDS` that lock the door."""
-WINDOW_SECONDS = 600.0
+"""Wrong codes that lock the door, however slowly they come."""
+FIRST_LOCK_SECONDS = 600.0
 LONGEST_LOCK_SECONDS = 86_400.0
+MEMORY_SECONDS = 172_800.0
+"""How long wrong codes and locks are remembered."""
 
 type Clock = Callable[[], float]
 
@@ -63,8 +65,9 @@ class Attempts:
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         """Take the clock."""
         self._clock = clock
-        self._wrong: list[float] = []
+        self._wrong = 0
         self._locks = 0
+        self._last_wrong = 0.0
         self._locked_until = 0.0
 
     @property
@@ -76,24 +79,26 @@ class Attempts:
     def left(self) -> int:
         """Wrong codes until the door is locked."""
         self._forget_old()
-        return WRONG_CODES - len(self._wrong)
+        return WRONG_CODES - self._wrong
 
     def wrong(self) -> None:
         """Count a wrong code."""
         self._forget_old()
-        now = self._clock()
-        self._wrong.append(now)
-        if len(self._wrong) >= WRONG_CODES:
-            self._locked_until = now + min(WINDOW_SECONDS * 2**self._locks, LONGEST_LOCK_SECONDS)
+        self._wrong += 1
+        self._last_wrong = self._clock()
+        if self._wrong >= WRONG_CODES:
+            lock = min(FIRST_LOCK_SECONDS * 2**self._locks, LONGEST_LOCK_SECONDS)
+            self._locked_until = self._clock() + lock
             self._locks = min(self._locks + 1, 32)
-            self._wrong.clear()
+            self._wrong = 0
 
     def forgive(self) -> None:
         """Begin anew: somebody stands at the machine."""
-        self._wrong.clear()
+        self._wrong = 0
         self._locks = 0
         self._locked_until = 0.0
 
     def _forget_old(self) -> None:
-        oldest = self._clock() - WINDOW_SECONDS
-        self._wrong = [when for when in self._wrong if when > oldest]
+        if self._clock() - self._last_wrong > MEMORY_SECONDS:
+            self._wrong = 0
+            self._locks = 0

@@ -82,7 +82,8 @@ class Browser:
                 self._names.discard(name)
                 self._changed(name, None)
             return
-        if len(self._names) >= MOST_NODES and name not in self._names:
+        known = name in self._names or len(self._names) < MOST_NODES
+        if not known or len(self._tasks) >= MOST_NODES:
             return
         task = asyncio.create_task(self._resolve(zeroconf, service_type, name), name="resolve a node")
         self._tasks.add(task)

@@ -77,7 +77,13 @@ class DoorServer:
 
     async def _code(self, _request: web.Request) -> web.Response:
         door = self._door
-        told: dict[str, object] = {"state": door.state, "code": None, "expires_in": None, "locked_for": None}
+        told: dict[str, object] = {
+            "state": door.state,
+            "key": door.identity.fingerprint,
+            "code": None,
+            "expires_in": None,
+            "locked_for": None,
+        }
         if door.state == "open":
             told |= {"code": door.code, "expires_in": round(door.code_expires_in)}
         if door.state == "locked":

@@ -114,12 +114,16 @@ class HubLedger:
             StorageError: the disk refuses.
         """
         before = self.members().get(node)
-        self._write(node, fingerprint, "preparing")
-        if before is not None:
-            self.authority.revoke(node)
-        password = self._accounts.add(node)
-        certificate = self.authority.sign(request_pem, name=node, roles=roles, days=self._days)
-        self._write(node, fingerprint, "handed_over")
+        preparing = self._write(node, fingerprint, "preparing")
+        try:
+            if before is not None:
+                self.authority.revoke(node)
+            password = self._accounts.add(node)
+            certificate = self.authority.sign(request_pem, name=node, roles=roles, days=self._days)
+            self._write(node, fingerprint, "handed_over")
+        except Exception:
+            self._strike(preparing)
+            raise
         return password, certificate
 
     def confirm(self, node: str) -> bool:
@@ -151,13 +155,14 @@ class HubLedger:
         except OSError as error:
             raise StorageError(f"the book of nodes can't be written: {error}") from error
 
-    def _write(self, node: str, fingerprint: str, state: MemberState) -> None:
+    def _write(self, node: str, fingerprint: str, state: MemberState) -> Member:
         member = Member(node=node, fingerprint=fingerprint, state=state, since=self._clock())
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             durable_files.write(self._path(node), member.model_dump_json(indent=2).encode(), mode=0o600)
         except OSError as error:
             raise StorageError(f"the book of nodes can't be written: {error}") from error
+        return member
 
     def _path(self, node: str) -> Path:
         return self._folder / f"{node}.json"

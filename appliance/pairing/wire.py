@@ -9,10 +9,11 @@ A refusal is a Refusal with a status of 4xx. GET /pairing tells the State of the
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from appliance.bus.messages import Slug
 from appliance.pairing.exchange import SESSION_BYTES, SHARE_BYTES, TAG_BYTES
+from appliance.settings.model import BrokerSettings
 
 VERSION: Literal[1] = 1
 LARGEST_BYTES = 64 * 1024
@@ -31,7 +32,9 @@ DoorState = Literal["open", "claimed", "locked", "paired"]
 class Part(BaseModel):
     """Base of all parts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, val_json_bytes="base64", ser_json_bytes="base64"
+    )
 
 
 class Identity(Part):
@@ -100,6 +103,13 @@ class Credentials(Part):
     ca_pem: Pem
     certificate_pem: Pem
     hub_fingerprint: Fingerprint
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, url: str) -> str:
+        """Refuse what the node could not connect to: the settings' own rules."""
+        BrokerSettings(url=url)
+        return url
 
 
 class FinishReply(Part):

@@ -1,6 +1,7 @@
 """A hub and a node, over real HTTP."""
 
 import asyncio
+import errno
 import json
 import stat
 from pathlib import Path
@@ -9,14 +10,20 @@ import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from appliance import durable_files
+from appliance.pairing.codes import Attempts
 from appliance.pairing.errors import ImpostorError, RefusedError, UnreachableError
 from appliance.pairing.exchange import Exchange, new_session
+from appliance.pairing.identity import NodeKey
 from appliance.pairing.wire import Identity
 from appliance.security.broker import connect_to
 from appliance.security.paired import PairingFiles, read_pairing
 from appliance.settings.model import NodeSettings, PathSettings, Settings
-from tests.unit.pairing.conftest import NODE, Hub, Node, OpenNode, decoded, encoded
+from appliance.settings.section import Role
+from tests.unit.pairing.conftest import NODE, Clock, Hub, Node, OpenNode, decoded, encoded
+from tests.unit.pairing.offices import SmallAuthority
 
 
 async def test_a_node_gets_all_it_needs(hub: Hub, node: Node) -> None:
@@ -100,10 +107,32 @@ async def test_wrong_codes_are_forgotten_after_a_while(hub: Hub, node: Node) -> 
     for _ in range(4):
         with pytest.raises(RefusedError):
             await hub.claim(node, node.wrong_code)
-    node.clock.now += 601
+    node.clock.now += 2 * 86_400 + 1
     with pytest.raises(RefusedError) as refused:
         await hub.claim(node, node.wrong_code)
     assert refused.value.attempts_left == 4
+
+
+def test_how_many_codes_can_be_tried_in_a_month() -> None:
+    """By somebody who knows the rules, and tries whenever the door is open."""
+    clock = Clock()
+    attempts = Attempts(clock=clock)
+    tried = 0
+    while clock.now < 30 * 86_400:
+        if attempts.locked_for == 0:
+            attempts.wrong()
+            tried += 1
+        clock.now += 60
+    assert tried <= 200
+
+
+async def test_slow_guesses_lock_the_door_too(hub: Hub, node: Node) -> None:
+    for _ in range(5):
+        with pytest.raises(RefusedError, match="code is wrong"):
+            await hub.claim(node, node.wrong_code)
+        node.clock.now += 3600
+    node.clock.now -= 3600
+    assert node.door_state == "locked"
 
 
 async def test_who_stands_at_the_machine_opens_a_locked_door(hub: Hub, node: Node) -> None:
@@ -112,7 +141,13 @@ async def test_who_stands_at_the_machine_opens_a_locked_door(hub: Hub, node: Nod
             await hub.claim(node, node.wrong_code)
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(node.socket))) as own:
         async with own.get("http://node/code") as response:
-            assert await response.json() == {"state": "locked", "code": None, "expires_in": None, "locked_for": 600}
+            assert await response.json() == {
+                "state": "locked",
+                "key": node.door.identity.fingerprint,
+                "code": None,
+                "expires_in": None,
+                "locked_for": 600,
+            }
         async with own.post("http://node/code") as response:
             told = await response.json()
     assert told["state"] == "open"
@@ -179,6 +214,84 @@ async def _prove_and_leave(node: Node, http: aiohttp.ClientSession, code: str) -
     proof = {"session": session.hex(), "tag": encoded(exchange.tag)}
     async with http.post(node.url("/pairing/prove"), json=proof) as response:
         assert response.status == 200
+
+
+@pytest.mark.parametrize("url", ["mqtts://", "mqtt://user:password@host", "mqtt://host:99999", "mqtt://host/path"])
+async def test_a_broker_that_the_node_could_not_reach(hub: Hub, node: Node, url: str) -> None:
+    hub.claimant._broker_url = lambda _: url
+    with pytest.raises(RefusedError, match="nothing that a node can use") as refused:
+        await hub.claim(node)
+    assert "sealed" not in str(refused.value)
+    assert not node.door.paired.is_set()
+    assert read_pairing(node.state) is None
+    assert hub.ledger.members() == {}
+    assert hub.accounts.all() == {}
+
+
+class OtherAuthority(SmallAuthority):
+    """Signs for another node than it was asked to."""
+
+    def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
+        return super().sign(request_pem, name=f"{name}-2", roles=roles, days=days)
+
+
+class ForeignAuthority(SmallAuthority):
+    """Signs another key than it was asked to."""
+
+    def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
+        assert request_pem
+        other = NodeKey(ec.generate_private_key(ec.SECP256R1())).request_pem(name)
+        return super().sign(other, name=name, roles=roles, days=days)
+
+
+@pytest.mark.parametrize(("kind", "said"), [(OtherAuthority, "another name"), (ForeignAuthority, "another key")])
+async def test_a_certificate_that_does_not_fit(
+    hub: Hub, node: Node, tmp_path: Path, kind: type[SmallAuthority], said: str
+) -> None:
+    """The node refuses it, and the hub takes everything back."""
+    hub.ledger.authority = kind(tmp_path / "hub")
+    with pytest.raises(RefusedError, match=said):
+        await hub.claim(node)
+    assert read_pairing(node.state) is None
+    assert hub.ledger.members() == {}
+    assert hub.accounts.all() == {}
+    assert node.door_state == "open"
+    hub.ledger.authority = hub.authority
+    await hub.claim(node)
+
+
+class BrokenAuthority(SmallAuthority):
+    """Signs nothing."""
+
+    def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
+        raise KeyError(request_pem, name, roles, days)
+
+
+async def test_a_ca_that_fails(hub: Hub, node: Node, tmp_path: Path) -> None:
+    hub.ledger.authority = BrokenAuthority(tmp_path / "hub")
+    with pytest.raises(KeyError):
+        await hub.claim(node)
+    assert hub.ledger.members() == {}
+    assert hub.accounts.all() == {}
+
+
+async def test_a_disk_that_is_full(hub: Hub, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever writing fails, the node says so, and both are as before."""
+    write = durable_files.write
+    for failing in ("pairing.journal", "node.pem", "pairing.json"):
+
+        def fail(path: Path, content: bytes, *, mode: int, group: int | None = None, name: str = failing) -> bool:
+            if path.name == name:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(path, content, mode=mode, group=group)
+
+        monkeypatch.setattr(durable_files, "write", fail)
+        with pytest.raises(RefusedError, match="can't keep the credentials"):
+            await hub.claim(node)
+        assert hub.ledger.members() == {}
+        assert sorted(path.name for path in node.state.rglob("*") if path.is_file()) == ["node.key"]
+    monkeypatch.setattr(durable_files, "write", write)
+    await hub.claim(node)
 
 
 async def test_two_nodes_of_one_name_are_told_apart(hub: Hub, node: Node, open_node: OpenNode) -> None:
