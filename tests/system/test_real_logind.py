@@ -88,7 +88,8 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
         yield machine
 
 
-async def test_the_way_down_and_up(machine: Machine) -> None:
+async def test_the_way_down_and_up(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     await machine.start()
     assert {(lock.who, lock.pid) for lock in await machine.until_locks()} == {("Rouse", os.getpid())}
     machine.expert.is_idle(2000)
@@ -101,8 +102,8 @@ async def test_the_way_down_and_up(machine: Machine) -> None:
     assert await machine.logind.about_to("sleep")
     await machine.until_no_locks()
     await machine.systemd.finish()
-    awake = await machine.heard.until_power("awake", 2)
-    assert awake.reason == "it was woken"
+    await machine.heard.until_power("awake", 2)
+    assert "awake: it was woken" in caplog.text
     await machine.heard.until(lambda: machine.heard.last("presence").state == "online", "online")
     await machine.until_locks()
 

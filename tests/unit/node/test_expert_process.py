@@ -66,6 +66,7 @@ class Supervised:
 
 @asynccontextmanager
 async def supervised(script: str, command: tuple[str, ...] | None = None) -> AsyncIterator[Supervised]:
+    before = psutil.Process().children()
     async with aiohttp.ClientSession() as http:
         running = Supervised(script, http, command)
         task = asyncio.create_task(running.process.run())
@@ -75,7 +76,7 @@ async def supervised(script: str, command: tuple[str, ...] | None = None) -> Asy
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     assert running.states[-1] == "stopped"
-    assert psutil.Process().children() == []
+    assert psutil.Process().children() == before
 
 
 @pytest.fixture
@@ -144,7 +145,8 @@ async def test_the_load_is_read_and_finished_processes_tokens_stay_counted() -> 
         async with asyncio.timeout(10):
             while running.process.load != ExpertLoad(active=1, queued=2, generated_tokens=30):
                 await asyncio.sleep(0.01)
-        psutil.Process().children()[0].kill()
+        (child,) = (child for child in psutil.Process().children() if SERVES in child.cmdline())
+        child.kill()
         await running.until("failed")
         assert running.process.load == ExpertLoad(generated_tokens=30)
 
