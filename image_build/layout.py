@@ -94,7 +94,6 @@ class Partition:
     identity: uuid.UUID
     start: int
     size: int
-    no_auto: bool = False
 
 
 def identity(name: str) -> uuid.UUID:
@@ -183,17 +182,17 @@ def partitions(platform: Platform, version: str, root_hash: str, var_size: int) 
     """
     root, verity = split_root_hash(root_hash)
     plan = [
-        ("esp", ESP_LABEL, ESP_TYPE, identity("esp"), ESP_SIZE, False),
-        ("config", CONFIG_LABEL, BASIC_DATA_TYPE, identity("config"), CONFIG_SIZE, False),
-        ("root-a", root_label(version), platform.root_type, root, ROOT_SIZE, True),
-        ("verity-a", root_label(version), platform.verity_type, verity, VERITY_SIZE, True),
-        ("root-b", EMPTY_LABEL, platform.root_type, identity("root-b"), ROOT_SIZE, True),
-        ("verity-b", EMPTY_LABEL, platform.verity_type, identity("verity-b"), VERITY_SIZE, True),
-        ("var", VAR_LABEL, VAR_TYPE, identity("var"), max(VAR_MINIMUM, _aligned(var_size)), True),
+        ("esp", ESP_LABEL, ESP_TYPE, identity("esp"), ESP_SIZE),
+        ("config", CONFIG_LABEL, BASIC_DATA_TYPE, identity("config"), CONFIG_SIZE),
+        ("root-a", root_label(version), platform.root_type, root, ROOT_SIZE),
+        ("verity-a", root_label(version), platform.verity_type, verity, VERITY_SIZE),
+        ("root-b", EMPTY_LABEL, platform.root_type, identity("root-b"), ROOT_SIZE),
+        ("verity-b", EMPTY_LABEL, platform.verity_type, identity("verity-b"), VERITY_SIZE),
+        ("var", VAR_LABEL, VAR_TYPE, identity("var"), max(VAR_MINIMUM, _aligned(var_size))),
     ]
     found, start = [], ALIGNMENT
-    for name, label, kind, unique, size, no_auto in plan:
-        found.append(Partition(name, label, kind, unique, start, size, no_auto))
+    for name, label, kind, unique, size in plan:
+        found.append(Partition(name, label, kind, unique, start, size))
         start += size
     return tuple(found)
 

@@ -29,8 +29,12 @@ set -eu
 python3 -m venv /tmp/tools
 /tmp/tools/bin/pip install -q --no-index --find-links /run/tools --no-deps --require-hashes -r /run/build.txt
 export PATH=/tmp/tools/bin:$PATH
-cp -r /run/source /tmp/source
-nice -n 10 pip wheel -v --no-index --no-deps --no-build-isolation --no-cache-dir -w /run/wheels /tmp/source/*
+mkdir /tmp/source
+case $(ls /run/source) in
+  *.tar.gz) tar -xzf /run/source/*.tar.gz -C /tmp/source --strip-components=1 --no-same-owner ;;
+  *) cp -r /run/source/*/. /tmp/source ;;
+esac
+nice -n 10 pip wheel -v --no-index --no-deps --no-build-isolation --no-cache-dir -w /run/wheels /tmp/source
 """
 _PYTHON_VERSION = "3.13"
 _NEWEST_C_LIBRARY = 41
@@ -132,9 +136,11 @@ class WheelBuild:
                 source: f"/run/source/{source.name}",
             },
             env={
+                # The same folders every time: assertions hold file names.
+                "SKBUILD_BUILD_DIR": "/tmp/build",
                 "CMAKE_ARGS": " ".join(LLAMA_OPTIONS),
-                "CFLAGS": "-ffile-prefix-map=/tmp=.",
-                "CXXFLAGS": "-ffile-prefix-map=/tmp=.",
+                "CFLAGS": "-ffile-prefix-map=/tmp/=/",
+                "CXXFLAGS": "-ffile-prefix-map=/tmp/=/",
                 "SOURCE_DATE_EPOCH": str(self.epoch),
                 "PYTHONHASHSEED": "0",
                 "PIP_DISABLE_PIP_VERSION_CHECK": "1",
