@@ -3,10 +3,13 @@
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from image_build.errors import ImageError
 
 _COMPLETE = ".complete"
 
@@ -67,11 +70,24 @@ class Cache:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """Delete a file or a folder, if it is there.
+
+    Raises:
+        ImageError: something is mounted below it, which is left alone.
+    """
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    mounted = [point for point in _mount_points() if point.is_relative_to(path.resolve())]
+    if mounted:
+        raise ImageError(f"{path} can't be deleted while {mounted[0]} is mounted; end what uses it, and unmount it")
+    shutil.rmtree(path)
+
+
+def _mount_points() -> list[Path]:
+    """Return where something is mounted (proc_pid_mountinfo(5): the fifth field, with octal escapes)."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return [Path(os.fsdecode(line.split(b" ")[4].decode("unicode_escape").encode("latin-1"))) for line in lines]
 
 
 @contextmanager

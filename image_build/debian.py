@@ -18,7 +18,6 @@ from image_build.packages import COMPONENTS, SUITE
 from image_build.process import Runner
 
 _KEYRING_NAMES = ("debian-archive-keyring.pgp", "debian-archive-keyring.gpg")
-_KEEP = ("--skip=download/empty", "--skip=essential/unlink", '--aptopt=APT::Keep-Downloaded-Packages "true"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +100,13 @@ class Debian:
         Raises:
             StepError: they can't be downloaded or don't go together.
         """
-        work = self.cache.folder / f"resolve-{name}"
-        remove(work)
-        debs = work / "debs"
-        debs.mkdir(parents=True)
-        try:
-            sources = find_mirror(self.runner).sources()
-            keep = [*_KEEP, f"--customize-hook=sync-out /var/cache/apt/archives {debs}"]
-            self._mmdebstrap(wanted, work / "root", sources, keep)
-            self.lock.replace(name, wanted, read_debs(debs))
-            self._keep(debs)
-        finally:
-            remove(work)
+        apt = self._apt()
+        # As mmdebstrap's variant "minbase" has it.
+        whole = ["apt", "?essential", "?and(?priority(required),?not(?essential))", *wanted]
+        self.runner.run([*apt, "-o", "APT::Install-Recommends=false", "install", "-y", "--download-only", *whole])
+        archives = self._apt_state / "cache" / "archives"
+        self.lock.replace(name, wanted, read_debs(archives))
+        self._keep(archives)
 
     def _make_locked(self, name: str, folder: Path) -> None:
         packages = self.lock.packages(name)
@@ -130,18 +124,20 @@ class Debian:
                 entries.append(f"{control}\nFilename: ./{file.name}\nSize: {size}\nSHA256: {package.sha256}\n")
             _write_index(repository, "\n".join(entries).encode())
             source = f"deb [trusted=yes] copy:{repository} ./"
-            self._mmdebstrap([package.name for package in packages], folder, [source], [])
+            self._mmdebstrap([package.name for package in packages], folder, [source])
         finally:
             remove(repository)
 
-    def _mmdebstrap(self, include: Sequence[str], folder: Path, sources: Sequence[str], more: Sequence[str]) -> None:
-        command = ["mmdebstrap", "--variant=minbase", f"--architectures={self.architecture}", "--format=directory"]
+    def _mmdebstrap(self, include: Sequence[str], folder: Path, sources: Sequence[str]) -> None:
+        # What it mounts is gone when it ends, however that comes about.
+        command = ["unshare", "--mount", "--propagation=private", "--"]
+        command += ["mmdebstrap", "--variant=minbase", f"--architectures={self.architecture}", "--format=directory"]
         # Documentation is of no use on an appliance, but licences have to go with the programs.
         for excluded in ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*"):
             command.append(f"--dpkgopt=path-exclude={excluded}")
         # The initial RAM disk is made apart, once.
         command.append("--dpkgopt=path-exclude=/etc/kernel/postinst.d/*")
-        command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", f"--include={','.join(include)}", *more]
+        command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", f"--include={','.join(include)}"]
         command += ["--aptopt=APT::Install-Recommends \"false\"", SUITE, str(folder), *sources]
         self.runner.run(command, env={"SOURCE_DATE_EPOCH": str(self.epoch)})
 
@@ -160,24 +156,9 @@ class Debian:
         missing = [package for package in packages if not (self.store / f"{package.sha256}.deb").exists()]
         if not missing:
             return
-        state = self.cache.folder / "apt"
-        remove(state)
-        archives = state / "download"
-        for folder in ("lists/partial", "cache/archives/partial", "dpkg", "download"):
-            (state / folder).mkdir(parents=True)
-        (state / "dpkg" / "status").touch()
-        (state / "sources.list").write_text("\n".join(find_mirror(self.runner).sources()) + "\n")
-        options = {
-            "APT::Architecture": self.architecture,
-            "APT::Sandbox::User": "root",
-            "Dir::Cache": state / "cache",
-            "Dir::Etc::sourcelist": state / "sources.list",
-            "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::State": state,
-            "Dir::State::status": state / "dpkg/status",
-        }
-        apt = ["apt-get", "-q", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
-        self.runner.run([*apt, "update"])
+        apt = self._apt()
+        archives = self._apt_state / "download"
+        archives.mkdir()
         try:
             self.runner.run([*apt, "download", *(f"{p.name}={p.version}" for p in missing)], cwd=archives)
         except StepError as error:
@@ -190,7 +171,32 @@ class Debian:
         if wrong:
             raise LockError(f"the mirror has other contents than the lock file for: {', '.join(wrong)}")
         self._keep(archives)
+
+    @property
+    def _apt_state(self) -> Path:
+        return self.cache.folder / "apt"
+
+    def _apt(self) -> list[str]:
+        """Return the command line of an apt that knows the mirror's packages and none of the machine's own."""
+        state = self._apt_state
         remove(state)
+        for folder in ("lists/partial", "cache/archives/partial", "dpkg"):
+            (state / folder).mkdir(parents=True)
+        (state / "dpkg" / "status").touch()
+        (state / "sources.list").write_text("\n".join(find_mirror(self.runner).sources()) + "\n")
+        options = {
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "APT::Sandbox::User": "root",
+            "Dir::Cache": state / "cache",
+            "Dir::Etc::sourcelist": state / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::State": state,
+            "Dir::State::status": state / "dpkg/status",
+        }
+        apt = ["apt-get", "-q", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
+        self.runner.run([*apt, "update"])
+        return apt
 
 
 def _write_index(repository: Path, packages: bytes) -> None:

@@ -13,8 +13,18 @@ from image_build.sandbox import Sandbox
 FILES = Path(__file__).parent / "files" / "initrd"
 
 _PROGRAMS = "cat cp e2fsck mkdir mount mv rm sync touch"
-_MODULES = "bash systemd systemd-initrd systemd-veritysetup systemd-udevd dm kernel-modules fs-lib base shutdown"
-_DRIVERS = "erofs overlay vfat ext4 dm_verity nls_ascii nls_cp437 virtio_blk virtio_scsi virtio_pci virtio_net"
+_MODULES = "bash systemd systemd-initrd systemd-veritysetup systemd-udevd dm fs-lib base"
+_DRIVERS = (
+    # File systems and what is under the root.
+    *("erofs", "overlay", "vfat", "ext4", "nls_ascii", "nls_cp437", "nls_utf8", "dm_verity", "loop"),
+    # Disks, of computers at home and of virtual machines.
+    *("=drivers/ata", "=drivers/mmc", "=drivers/nvme", "=drivers/ufs", "=drivers/usb/storage", "=drivers/virtio"),
+    *("sd_mod", "sr_mod", "sdhci_acpi", "sdhci_pci", "virtio_blk", "virtio_scsi", "virtio_console"),
+    *("hv_storvsc", "hv_vmbus", "megaraid_sas", "mpt3sas", "vmd", "vmw_pvscsi", "xen_blkfront"),
+    # Keyboards and ports, for whoever must help a machine to its feet.
+    *("=drivers/usb/host", "hid_generic", "usbhid", "i8042", "atkbd"),
+)
+"""The kernel's modules that the root could be found with. All of them together would take 30 MiB more on every kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +62,8 @@ def make_initrd(sandbox: Sandbox, *, cache: Cache, root_key: str, epoch: int) ->
         sandbox.run(
             [
                 *("dracut", "--force", "--quiet", "--no-hostonly", "--no-hostonly-cmdline", "--reproducible"),
-                *("--kver", version, "--tmpdir", "/tmp", "--compress", "zstd -19 -T1"),  # noqa: S108 - the root's own
-                *("--modules", _MODULES, "--add-drivers", _DRIVERS),
+                *("--kver", version, "--tmpdir", "/tmp", "--compress", "zstd -15 -T1"),  # noqa: S108 - the root's own
+                *("--modules", _MODULES, "--add-drivers", " ".join(_DRIVERS)),
                 *("--install", _PROGRAMS, "--include", "/run/files", "/", "/run/out/initrd"),
             ],
             binds={folder: "/run/out"},

@@ -34,17 +34,16 @@ _NETWORK = ("ethtool", "iw", "nftables", "wireguard-tools", "wireless-regdb", "w
 _NODE = ("bubblewrap", "ipmitool", "libgomp1", "mosquitto", "smartmontools")
 _FIRMWARE = {
     "amd64": (
-        "amd64-microcode",
         "firmware-atheros",
         "firmware-brcm80211",
         "firmware-iwlwifi",
         "firmware-mediatek",
         "firmware-misc-nonfree",
         "firmware-realtek",
-        "intel-microcode",
     ),
     "arm64": ("firmware-brcm80211", "firmware-realtek"),
 }
+_MICROCODE = {"amd64": ("amd64-microcode", "intel-microcode"), "arm64": ()}
 
 
 def appliance(platform: Platform) -> tuple[str, ...]:
@@ -55,7 +54,8 @@ def appliance(platform: Platform) -> tuple[str, ...]:
 
 def initrd(platform: Platform) -> tuple[str, ...]:
     """Return what the initial RAM disk is made in. It is a root of its own, so that the image needs no dracut."""
-    return (platform.kernel_package, "systemd", "udev", "dracut", "e2fsprogs", "kmod", "zstd", "dosfstools", *_BOOT)
+    programs = ("cpio", "dosfstools", "dracut-core", "e2fsprogs", "kmod", "systemd", "tiny-initramfs", "udev", "zstd")
+    return (platform.kernel_package, *programs, *_MICROCODE[platform.architecture], *_BOOT)
 
 
 def tools(platform: Platform) -> tuple[str, ...]:
