@@ -77,9 +77,7 @@ class Build:
         self._cache = Cache(work / "cache")
         self._platform: Platform = PLATFORMS[inputs.architecture]
         lock = inputs.top / "image_build" / LOCK_NAME.format(architecture=inputs.architecture)
-        self._debian = Debian(
-            inputs.architecture, self._cache, PackageLock(lock), runner, inputs.epoch
-        )
+        self._debian = Debian(inputs.architecture, self._cache, PackageLock(lock), runner)
         self._artifacts = Artifacts(inputs.version, inputs.architecture)
 
     def lock(self) -> None:
@@ -90,7 +88,7 @@ class Build:
         """
         for name, wanted in self._wanted().items():
             with self._step(f"Packages for {name}"):
-                self._debian.resolve(name, wanted)
+                self._debian.resolve(name, wanted, self.inputs.epoch)
 
     def tools(self) -> Sandbox:
         """Return the root with the programs that pack, sign and boot."""
@@ -115,7 +113,7 @@ class Build:
                 Sandbox(early, self._runner),
                 cache=self._cache,
                 root_key=self._debian.root_key("initrd"),
-                epoch=self.inputs.epoch,
+                epoch=self._debian.lock.epoch,
             )
         with self._step("Wheels"):
             wheelhouse = WheelBuild(
@@ -125,6 +123,7 @@ class Build:
                 self._debian.root_key("builder"),
                 self._runner,
                 self.inputs.epoch,
+                self._debian.lock.epoch,
                 self.inputs.architecture,
             ).make()
         with self._step("Root file system"):
@@ -170,11 +169,19 @@ class Build:
             self._pack(tools, disk, names.disk, "zstd -q -T2 -12 --long=27 -c /run/source > /run/out/{}")
         with self._step("Files for updates"):
             root_id, verity_id = split_root_hash(contents.root_hash)
-            self._pack(tools, contents.root, names.root(root_id), "xz -T2 -3 --block-size=8MiB -c /run/source > /run/out/{}")
+            self._pack(
+                tools, contents.root, names.root(root_id), "xz -T2 -3 --block-size=8MiB -c /run/source > /run/out/{}"
+            )
             self._pack(tools, contents.verity, names.verity(verity_id), "xz -T1 -6 -c /run/source > /run/out/{}")
             shutil.copyfile(contents.kernel, self.output / names.kernel)
         with self._step("Bill of materials"):
-            make_sbom(root, self.output / names.sbom, version=self.inputs.version, epoch=self.inputs.epoch, models=self.inputs.models)
+            make_sbom(
+                root,
+                self.output / names.sbom,
+                version=self.inputs.version,
+                epoch=self.inputs.epoch,
+                models=self.inputs.models,
+            )
         with self._step("OCI image"):
             make_oci(
                 root,
@@ -188,14 +195,13 @@ class Build:
             "architecture": self.inputs.architecture,
             "root_hash": contents.root_hash,
             "source_date_epoch": self.inputs.epoch,
+            "var_size": contents.var.stat().st_size,
         }
         (self.output / names.manifest).write_text(json.dumps(manifest, indent=1) + "\n")
         write_checksums(self.output)
 
     def _pack(self, tools: Sandbox, source: Path, name: str, command: str) -> None:
-        tools.run(
-            ["sh", "-c", command.format(name)], binds={self.output: "/run/out"}, readable={source: "/run/source"}
-        )
+        tools.run(["sh", "-c", command.format(name)], binds={self.output: "/run/out"}, readable={source: "/run/source"})
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:

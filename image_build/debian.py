@@ -66,14 +66,12 @@ class Debian:
         cache: where finished roots are kept, and the packages.
         lock: versions and hashes.
         runner: runs mmdebstrap and apt.
-        epoch: newest time stamp of a file.
     """
 
     architecture: Architecture
     cache: Cache
     lock: PackageLock
     runner: Runner
-    epoch: int
 
     @property
     def store(self) -> Path:
@@ -82,7 +80,7 @@ class Debian:
 
     def root_key(self, name: str) -> str:
         """Return what names the contents of a root of the lock file."""
-        return key_of(self.architecture, self.epoch, [package.sha256 for package in self.lock.packages(name)])
+        return key_of(self.architecture, self.lock.epoch, [package.sha256 for package in self.lock.packages(name)])
 
     def root(self, name: str, wanted: Sequence[str]) -> tuple[Path, bool]:
         """Return a root with the locked packages, and whether it was there; nobody may write to it.
@@ -94,8 +92,8 @@ class Debian:
         self.lock.check_wanted(name, wanted)
         return self.cache.get(f"root-{name}", self.root_key(name), lambda folder: self._make_locked(name, folder))
 
-    def resolve(self, name: str, wanted: Sequence[str]) -> None:
-        """Take the mirror's newest packages into the lock.
+    def resolve(self, name: str, wanted: Sequence[str], epoch: int) -> None:
+        """Take the mirror's newest packages into the lock, as of this time.
 
         Raises:
             StepError: they can't be downloaded or don't go together.
@@ -105,7 +103,7 @@ class Debian:
         whole = ["apt", "?essential", "?and(?priority(required),?not(?essential))", *wanted]
         self.runner.run([*apt, "-o", "APT::Install-Recommends=false", "install", "-y", "--download-only", *whole])
         archives = self._apt_state / "cache" / "archives"
-        self.lock.replace(name, wanted, read_debs(archives))
+        self.lock.replace(name, wanted, read_debs(archives), epoch)
         self._keep(archives)
 
     def _make_locked(self, name: str, folder: Path) -> None:
@@ -138,8 +136,8 @@ class Debian:
         # The initial RAM disk is made apart, once.
         command.append("--dpkgopt=path-exclude=/etc/kernel/postinst.d/*")
         command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", f"--include={','.join(include)}"]
-        command += ["--aptopt=APT::Install-Recommends \"false\"", SUITE, str(folder), *sources]
-        self.runner.run(command, env={"SOURCE_DATE_EPOCH": str(self.epoch)})
+        command += ['--aptopt=APT::Install-Recommends "false"', SUITE, str(folder), *sources]
+        self.runner.run(command, env={"SOURCE_DATE_EPOCH": str(self.lock.epoch)})
 
     def _keep(self, debs: Path) -> None:
         """Put package files into the store."""

@@ -1,5 +1,6 @@
 """Turns a root that was installed into one that is never written to: state moves to the data partition, and what tells
-one build from another is removed."""
+one build from another is removed.
+"""
 
 import os
 import shutil
@@ -83,7 +84,9 @@ def _name_version(root: Path, version: str) -> None:
     kept = [
         line
         for line in release.read_text().splitlines()
-        if not line.startswith(("IMAGE_", "NAME=", "PRETTY_NAME=", "ID=", "ID_LIKE=", "HOME_URL=", "SUPPORT_URL=", "BUG_"))
+        if not line.startswith(
+            ("IMAGE_", "NAME=", "PRETTY_NAME=", "ID=", "ID_LIKE=", "HOME_URL=", "SUPPORT_URL=", "BUG_")
+        )
     ]
     own = [
         f'PRETTY_NAME="Rouse {version}"',

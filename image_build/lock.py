@@ -36,6 +36,7 @@ class _Root(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    epoch: int = Field(default=0, ge=0)
     roots: dict[str, _Root] = {}
 
 
@@ -53,6 +54,11 @@ class PackageLock:
             self._file = _File.model_validate_json(path.read_bytes()) if path.exists() else _File()
         except (OSError, ValidationError) as error:
             raise LockError(f"{path} can't be read ({error}); {_HOW}") from error
+
+    @property
+    def epoch(self) -> int:
+        """When the packages were taken, in seconds since 1970: the time stamp of what is made of them alone."""
+        return self._file.epoch
 
     def packages(self, root: str) -> tuple[LockedPackage, ...]:
         """Return a root's packages.
@@ -74,13 +80,15 @@ class PackageLock:
         before, now = set(self._file.roots[root].wanted), set(wanted)
         if before != now:
             changes = [f"+{name}" for name in sorted(now - before)] + [f"-{name}" for name in sorted(before - now)]
-            raise LockError(f"{self.path} is older than the list of packages for {root!r} ({' '.join(changes)}); {_HOW}")
+            raise LockError(
+                f"{self.path} is older than the list of packages for {root!r} ({' '.join(changes)}); {_HOW}"
+            )
 
-    def replace(self, root: str, wanted: Sequence[str], packages: Mapping[LockedPackage, Path]) -> None:
-        """Replace what the file says of a root, and write it."""
+    def replace(self, root: str, wanted: Sequence[str], packages: Mapping[LockedPackage, Path], epoch: int) -> None:
+        """Replace what the file says of a root and when that was, and write it."""
         ordered = tuple(sorted(packages, key=lambda package: package.name))
         roots = {**self._file.roots, root: _Root(wanted=tuple(sorted(wanted)), packages=ordered)}
-        self._file = _File(roots=dict(sorted(roots.items())))
+        self._file = _File(epoch=epoch, roots=dict(sorted(roots.items())))
         lines = [
             f"{json.dumps(name)}: {{\n"
             f'"wanted": {json.dumps(list(found.wanted))},\n"packages": [\n'
@@ -89,7 +97,7 @@ class PackageLock:
             for name, found in self._file.roots.items()
         ]
         new = self.path.with_suffix(".new")
-        new.write_text('{"roots": {\n' + ",\n".join(lines) + "\n}}\n")
+        new.write_text(f'{{"epoch": {epoch}, "roots": {{\n' + ",\n".join(lines) + "\n}}\n")
         new.replace(self.path)
 
 

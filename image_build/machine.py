@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ from image_build.layout import Platform
 from image_build.sandbox import Sandbox
 
 _SHELL_PORT = "ttyS1"
+_PROMPT = r"(?:root@[^\n]*|sh-[0-9.]+)# "
+_ESCAPE = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]")
 _TAIL = 3000
 """Characters of a console that an error shows."""
 
@@ -92,6 +94,10 @@ class Console:
         """All that was said."""
         return self._text
 
+    def tail(self) -> str:
+        """Return the last that was said, without what moves the cursor."""
+        return _ESCAPE.sub("", self._text[-_TAIL:]).replace("\r", "")
+
     async def run(self, socket: Path) -> None:
         """Read until the port is closed."""
         reader, self._writer = await asyncio.open_unix_connection(socket)
@@ -126,11 +132,11 @@ class Console:
                 await self._changed.wait_for(lambda: found() is not None or self._closed)
         except TimeoutError:
             raise MachineError(
-                f"{pattern!r} was not said within {timeout:.0f} s; the last of it:\n{self._text[-_TAIL:]}"
+                f"{pattern!r} was not said within {timeout:.0f} s; the last of it:\n{self.tail()}"
             ) from None
         match = found()
         if match is None:
-            raise MachineError(f"the machine ended before {pattern!r} was said; the last of it:\n{self._text[-_TAIL:]}")
+            raise MachineError(f"the machine ended before {pattern!r} was said; the last of it:\n{self.tail()}")
         self._from = match.end()
         return match
 
@@ -212,7 +218,7 @@ class Machine:
         try:
             await asyncio.wait_for(self._process.wait(), timeout)
         except TimeoutError:
-            raise MachineError(f"the machine is still on after {timeout:.0f} s:\n{self.console.text[-_TAIL:]}") from None
+            raise MachineError(f"the machine is still on after {timeout:.0f} s:\n{self.console.tail()}") from None
         await self.cut_power()
 
     async def wait_shell(self, timeout: float) -> None:  # noqa: ASYNC109 - says what was missing
@@ -221,17 +227,10 @@ class Machine:
         Raises:
             MachineError: no shell answers within this many seconds.
         """
-        async with _deadline(timeout, self):
-            while True:
-                token = secrets.token_hex(4)
-                await self.shell.send(f"stty -echo 2>/dev/null; echo ok-$((1))-{token}\n")
-                try:
-                    await self.shell.expect(f"ok-1-{token}", 5)
-                except MachineError:
-                    if self._process is None or self._process.returncode is not None:
-                        raise
-                    continue
-                return
+        # Nothing is typed before there is a prompt: the firmware listens on every serial port.
+        await self.shell.expect(_PROMPT, timeout)
+        await self.shell.send("stty -echo columns 500; PS1=; PS2=\n")
+        await self.run("true")
 
     async def run(self, command: str, timeout: float = 60, *, check: bool = True) -> str:  # noqa: ASYNC109 - see above
         """Run a shell command as root in the machine and return what it writes.
@@ -270,7 +269,10 @@ class Machine:
             for name, console in (("console", self.console), ("shell", self.shell)):
                 task = asyncio.create_task(console.run(self.folder / name), name=f"machine-{name}")
                 self._stack.push_async_callback(_ended, task)
-            await self.monitor.connect(str(self.folder / "monitor"))
+            try:
+                await self.monitor.connect(str(self.folder / "monitor"))
+            except QMPError as error:
+                raise MachineError(f"QEMU does not start: {(self.folder / 'qemu.log').read_text()[-_TAIL:]}") from error
             await self.execute("cont")
 
     def _command(self) -> list[str]:
@@ -278,7 +280,16 @@ class Machine:
         arm = platform.architecture == "arm64"
         kind = "virt" if arm else "q35,smm=off"
         processor = ["-accel", "kvm", "-cpu", "host"] if hardware.kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
-        line = [platform.qemu, "-machine", kind, *processor, "-smp", str(hardware.processors), "-m", str(hardware.memory)]
+        line = [
+            platform.qemu,
+            "-machine",
+            kind,
+            *processor,
+            "-smp",
+            str(hardware.processors),
+            "-m",
+            str(hardware.memory),
+        ]
         line += ["-nodefaults", "-no-user-config", "-display", "none", "-S", "-pidfile", "/run/machine/pid"]
         line += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={platform.firmware[0]}"]
         line += ["-drive", "if=pflash,format=raw,unit=1,file=/run/machine/variables.fd"]
@@ -299,6 +310,7 @@ class Machine:
             binds={self.folder: "/run/machine", self.disk: "/run/disk"},
             devices=hardware.kvm or (hardware.network is not None and hardware.network.tap is not None),
             network=True,
+            own_processes=False,
         )
 
 
@@ -315,5 +327,5 @@ async def _deadline(seconds: float, machine: Machine) -> Any:
             yield
     except TimeoutError:
         raise MachineError(
-            f"the machine is not there after {seconds:.0f} s; its console's last lines:\n{machine.console.text[-_TAIL:]}"
+            f"the machine is not there after {seconds:.0f} s; its console's last lines:\n{machine.console.tail()}"
         ) from None

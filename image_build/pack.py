@@ -24,7 +24,7 @@ from image_build.sandbox import Sandbox
 
 CONFIG_FILES = Path(__file__).parent / "files" / "config"
 
-EROFS_OPTIONS = ("-zlz4hc,12", "-C65536", "-Eztailpacking,fragments,dedupe")
+EROFS_OPTIONS = ("-zlz4hc,12", "-C65536", "-Eztailpacking")
 _COMMAND_LINE = (
     "root=/dev/mapper/root rootfstype=erofs ro roothash={root_hash} systemd.firstboot=no console=tty0 "
     "console={serial},115200 quiet loglevel=4 panic=30 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=1"
@@ -97,7 +97,15 @@ class Packer:
         """Make the compressed read-only file system (EROFS)."""
         target = self._fresh("root.erofs")
         self._run(
-            ["mkfs.erofs", "--quiet", *EROFS_OPTIONS, f"-T{self.epoch}", f"-U{self._identity('root')}", "/run/out/root.erofs", "/run/root"],
+            [
+                "mkfs.erofs",
+                "--quiet",
+                *EROFS_OPTIONS,
+                f"-T{self.epoch}",
+                f"-U{self._identity('root')}",
+                "/run/out/root.erofs",
+                "/run/root",
+            ],
             readable={root: "/run/root"},
         )
         return _fits(target, ROOT_SIZE, "the root file system")
@@ -229,5 +237,7 @@ def _fits(path: Path, size: int, what: str) -> Path:
     """
     found = path.stat().st_size
     if found > size:
-        raise ImageError(f"{what} takes {found / MIB:.0f} MiB and its partition has {size / MIB:.0f} MiB; leave something out")
+        raise ImageError(
+            f"{what} takes {found / MIB:.0f} MiB and its partition has {size / MIB:.0f} MiB; leave something out"
+        )
     return path

@@ -49,7 +49,15 @@ _MICROCODE = {"amd64": ("amd64-microcode", "intel-microcode"), "arm64": ()}
 def appliance(platform: Platform) -> tuple[str, ...]:
     """Return what is in the image; the deploys find it installed."""
     # A kernel package wants something that makes an initial RAM disk; this is the smallest, and is not used.
-    return (platform.kernel_package, "tiny-initramfs", *_BOOT, *_SYSTEM, *_NETWORK, *_NODE, *_FIRMWARE[platform.architecture])
+    return (
+        platform.kernel_package,
+        "tiny-initramfs",
+        *_BOOT,
+        *_SYSTEM,
+        *_NETWORK,
+        *_NODE,
+        *_FIRMWARE[platform.architecture],
+    )
 
 
 def initrd(platform: Platform) -> tuple[str, ...]:

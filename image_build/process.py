@@ -62,7 +62,9 @@ class Runner:
             log.write(f"# exit code {code} after {time.monotonic() - started:.1f} s\n")
         if code != 0:
             said = "\n".join(f"  {line}" for line in last)
-            raise StepError(f"{_name(command)} failed with exit code {code}; all is in {self.log}; its last lines:\n{said}")
+            raise StepError(
+                f"{_name(command)} failed with exit code {code}; all is in {self.log}; its last lines:\n{said}"
+            )
 
     def output(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
         """Run a program and return what it wrote to standard output.

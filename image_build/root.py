@@ -25,7 +25,12 @@ _ENABLED = (
     "serial-getty@ttyS0.service",
     "ssh.service",
 )
-_DISABLED = ("mosquitto.service", "wpa_supplicant.service", "nftables.service", "systemd-networkd-persistent-storage.service")
+_DISABLED = (
+    "mosquitto.service",
+    "wpa_supplicant.service",
+    "nftables.service",
+    "systemd-networkd-persistent-storage.service",
+)
 _INSTALL = f"""
 set -eu
 python3 -m venv --without-pip {PROGRAM}

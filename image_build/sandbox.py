@@ -36,6 +36,7 @@ class Sandbox:
         readable: Mapping[Path, str] | None = None,
         devices: bool = False,
         network: bool = False,
+        own_processes: bool = True,
         cwd: str = "/",
         env: Mapping[str, str] | None = None,
     ) -> list[str]:
@@ -47,10 +48,12 @@ class Sandbox:
             readable: those that it may only read.
             devices: let it see the machine's devices rather than null, zero and the like.
             network: leave it the machine's network.
+            own_processes: let it see only its own processes; else the numbers it writes down are the machine's.
             cwd: its working directory.
             env: its environment, besides PATH, HOME, locale and time zone.
         """
-        line = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-add", "ALL"]
+        line = ["bwrap", "--die-with-parent", "--unshare-ipc", "--unshare-uts", "--cap-add", "ALL"]
+        line += ["--unshare-pid"] if own_processes else []
         line += [] if network else ["--unshare-net"]
         line += ["--bind" if self.writable else "--ro-bind", str(self.root), "/"]
         line += ["--dev-bind", "/dev", "/dev"] if devices else ["--dev", "/dev"]

@@ -39,7 +39,9 @@ def verify_checksums(folder: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         found = _LINE.fullmatch(line)
         if found is None or found["name"] in {".", ".."}:
-            raise SigningError(f"{folder / CHECKSUMS}, line {number}: this is no checksum and file name: {line[:100]!r}")
+            raise SigningError(
+                f"{folder / CHECKSUMS}, line {number}: this is no checksum and file name: {line[:100]!r}"
+            )
         path = folder / found["name"]
         if not path.is_file():
             wrong.append(f"{path.name} is missing")

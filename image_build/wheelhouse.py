@@ -1,5 +1,6 @@
 """The wheels of the appliance: what is locked is downloaded by hash; what has no wheel is built in a root of the image's
-Debian, with the image's Python, compiler and C library."""
+Debian, with the image's Python, compiler and C library.
+"""
 
 import subprocess
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ class WheelBuild:
         builder: root with compiler and Python.
         builder_key: names what is in that root.
         runner: runs programs of the machine.
-        epoch: time stamp of everything that is made, in seconds since 1970.
+        epoch: time stamp of Rouse itself, in seconds since 1970.
+        builder_epoch: time stamp of what is built of locked sources.
         architecture: the image's.
     """
 
@@ -78,6 +80,7 @@ class WheelBuild:
     builder_key: str
     runner: Runner
     epoch: int
+    builder_epoch: int
     architecture: Architecture
 
     def make(self) -> Wheelhouse:
@@ -103,7 +106,7 @@ class WheelBuild:
         archive = next(source.glob("llama_cpp_python-*.tar.gz"))
 
         def build(folder: Path) -> None:
-            self._build_wheel(folder, tools, archive)
+            self._build_wheel(folder, tools, archive, self.builder_epoch)
 
         return self.cache.get("llama-wheel", key_of(key, self.builder_key), build)[0]
 
@@ -118,12 +121,12 @@ class WheelBuild:
                 target = copied / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes((self.top / path).read_bytes())
-            self._build_wheel(folder, tools, copied)
+            self._build_wheel(folder, tools, copied, self.epoch)
             remove(copied)
 
         return self.cache.get("rouse-wheel", key, build)[0]
 
-    def _build_wheel(self, folder: Path, tools: Path, source: Path) -> None:
+    def _build_wheel(self, folder: Path, tools: Path, source: Path, epoch: int) -> None:
         """Build a wheel of a source archive or a project's folder, in the builder and without network."""
         folder.mkdir(parents=True)
         self.builder.run(
@@ -141,7 +144,7 @@ class WheelBuild:
                 "CMAKE_ARGS": " ".join(LLAMA_OPTIONS),
                 "CFLAGS": "-ffile-prefix-map=/tmp/=/",
                 "CXXFLAGS": "-ffile-prefix-map=/tmp/=/",
-                "SOURCE_DATE_EPOCH": str(self.epoch),
+                "SOURCE_DATE_EPOCH": str(epoch),
                 "PYTHONHASHSEED": "0",
                 "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             },

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, model, router, services, tune
+from appliance.cli import bench, config, image, model, router, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
@@ -43,6 +43,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 app.add_typer(router.app, name="router")
+app.add_typer(image.app, name="image")
 services.add_to(app)
 tune.add_to(app)
 
