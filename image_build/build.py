@@ -170,7 +170,7 @@ class Build:
         with self._step("Files for updates"):
             root_id, verity_id = split_root_hash(contents.root_hash)
             self._pack(
-                tools, contents.root, names.root(root_id), "xz -T2 -3 --block-size=8MiB -c /run/source > /run/out/{}"
+                tools, contents.root, names.root(root_id), "xz -T2 -1 --block-size=8MiB -c /run/source > /run/out/{}"
             )
             self._pack(tools, contents.verity, names.verity(verity_id), "xz -T1 -6 -c /run/source > /run/out/{}")
             shutil.copyfile(contents.kernel, self.output / names.kernel)

@@ -38,10 +38,11 @@ def make_disk(contents: Contents, target: Path, *, platform: Platform, version: 
 def table(parts: tuple[Partition, ...]) -> str:
     """Return the partition table in the language of sfdisk(8)."""
     lines = ["label: gpt", f"label-id: {identity('disk')}", "unit: sectors", f"sector-size: {SECTOR}"]
-    for part in parts:
-        lines.append(
-            f'start={part.start // SECTOR}, size={part.size // SECTOR}, type={part.type}, uuid={part.identity}, name="{part.label}"'
-        )
+    lines += [
+        f"start={part.start // SECTOR}, size={part.size // SECTOR}, type={part.type}, uuid={part.identity}, "
+        f'name="{part.label}"'
+        for part in parts
+    ]
     return "\n".join(lines) + "\n"
 
 

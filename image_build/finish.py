@@ -1,5 +1,6 @@
-"""Turns a root that was installed into one that is never written to: state moves to the data partition, and what tells
-one build from another is removed.
+"""Turns a root that was installed into one that is never written to.
+
+State moves to the data partition, and what tells one build from another is removed.
 """
 
 import os
@@ -30,7 +31,9 @@ _COMPILE = """
 set -eu
 find /usr -name __pycache__ -type d -prune -exec rm -rf {} +
 for folder in /usr/lib/python3 /usr/lib/python3.* /usr/lib/rouse /usr/share/python3; do
-  [ ! -d "$folder" ] || python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash "$folder" > /dev/null || true
+  [ -d "$folder" ] || continue
+  # Test files of some packages can't be compiled, and are not meant to be.
+  python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash "$folder" > /dev/null || true
 done
 ldconfig -X
 rm -f /var/cache/ldconfig/aux-cache
@@ -124,7 +127,7 @@ def _move_own_data(root: Path) -> None:
 
 
 def _factory_var(root: Path) -> None:
-    """Move /var into the image's factory, and have systemd-tmpfiles make on the data partition what is missing there."""
+    """Move /var into the image's factory; systemd-tmpfiles makes on the data partition what is missing there."""
     var, factory = root / "var", root / _FACTORY
     remove(factory)
     lines = ["# Made with the image: what /var has at least."]

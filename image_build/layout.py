@@ -134,32 +134,40 @@ class Artifacts:
 
     @property
     def stem(self) -> str:
+        """Return what all names begin with."""
         return f"rouse_{self.version}_{self.architecture}"
 
     @property
     def disk(self) -> str:
+        """Return the name of the disk image."""
         return f"{self.stem}.raw.zst"
 
     def root(self, part: uuid.UUID) -> str:
+        """Return the name of the root with this partition identifier."""
         return f"{self.stem}_{part}.root.xz"
 
     def verity(self, part: uuid.UUID) -> str:
+        """Return the name of the hash tree with this partition identifier."""
         return f"{self.stem}_{part}.verity.xz"
 
     @property
     def kernel(self) -> str:
+        """Return the name of the unified kernel image."""
         return f"{self.stem}.efi"
 
     @property
     def sbom(self) -> str:
+        """Return the name of the bill of materials."""
         return f"{self.stem}.cdx.json"
 
     @property
     def oci(self) -> str:
+        """Return the name of the OCI image."""
         return f"{self.stem}.oci.tar"
 
     @property
     def manifest(self) -> str:
+        """Return the name of what the build says of itself."""
         return f"{self.stem}.json"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from image_build.layout import Architecture
 
@@ -126,7 +126,7 @@ def _write_layer(root: Path, blobs: Path, epoch: int) -> tuple[Blob, str]:
     with part.open("wb") as file:
         with gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0, compresslevel=6) as packed:
             tee = _Tee(packed, unpacked)
-            with tarfile.open(fileobj=tee, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=tee, mode="w|", format=tarfile.PAX_FORMAT) as archive:
                 _add_all(archive, root, epoch, skip=("boot", "usr/lib/modules", "usr/lib/firmware"))
         size = file.tell()
     with part.open("rb") as file:
@@ -138,7 +138,7 @@ def _write_layer(root: Path, blobs: Path, epoch: int) -> tuple[Blob, str]:
 class _Tee(io.RawIOBase):
     """Writes to a file and a digest."""
 
-    def __init__(self, file: IO[bytes], digest: Any) -> None:
+    def __init__(self, file: gzip.GzipFile, digest: Any) -> None:
         self._file = file
         self._digest = digest
 

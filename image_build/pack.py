@@ -199,8 +199,11 @@ class Packer:
         bits = "32" if size >= 256 * MIB else "16"
         script = (
             f"set -eu; mkfs.vfat --invariant -F {bits} -i {serial} -n {label} /run/out/{name} > /dev/null; "
-            f"cd /run/tree; find . -mindepth 1 -type d | LC_ALL=C sort | sed 's,^./,::/,' | xargs -r mmd -i /run/out/{name}; "
-            f'find . -type f | LC_ALL=C sort | while read -r f; do mcopy -i /run/out/{name} "$f" "::/$f"; done'
+            "cd /run/tree; "
+            "find . -mindepth 1 -type d | LC_ALL=C sort | sed 's,^./,::/,' "
+            f"| xargs -r mmd -i /run/out/{name}; "
+            "find . -type f | LC_ALL=C sort "
+            f'| while read -r f; do mcopy -i /run/out/{name} "$f" "::/$f"; done'
         )
         self._run(["sh", "-c", script], readable={tree: "/run/tree"})
         remove(tree)

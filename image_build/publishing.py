@@ -5,6 +5,7 @@ keeps them (`org.opencontainers.image.title`), so `oras pull` gets the files bac
 """
 
 import hashlib
+import io
 import json
 import tarfile
 import tempfile
@@ -64,10 +65,7 @@ async def publish(
         with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
             on_step(f"OCI image {tag}")
             layout = Path(unpacked)
-            archive = next(iter(folder.glob("*.oci.tar")), None)
-            if archive is None:
-                raise ImageError(f"{folder} has no OCI image (*.oci.tar)")
-            digest = await _push_layout(registry, _unpack(archive, layout), tag, on_line)
+            digest = await _push_layout(registry, _unpack(folder, layout), tag, on_line)
             references.append(f"{parsed.host}/{parsed.repository}:{tag}@{digest}")
         on_step(f"Disk image and files {tag}-disk")
         digest = await _push_files(registry, folder, f"{tag}-disk", on_line)
@@ -75,13 +73,16 @@ async def publish(
     return references
 
 
-def _unpack(archive: Path, folder: Path) -> Path:
+def _unpack(folder: Path, layout: Path) -> Path:
+    archive = next(iter(folder.glob("*.oci.tar")), None)
+    if archive is None:
+        raise ImageError(f"{folder} has no OCI image (*.oci.tar)")
     try:
         with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+            packed.extractall(layout, filter="data")
     except (tarfile.TarError, OSError) as error:
         raise ImageError(f"{archive} is no OCI image: {error}") from error
-    return folder
+    return layout
 
 
 async def _push_layout(registry: Registry, layout: Path, tag: str, on_line: OnText) -> str:
@@ -102,18 +103,11 @@ async def _push_layout(registry: Registry, layout: Path, tag: str, on_line: OnTe
 async def _push_files(registry: Registry, folder: Path, tag: str, on_line: OnText) -> str:
     """Push a folder's files as the layers of an artifact."""
     layers = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.endswith(".oci.tar"):
-            continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        blob = Blob(_type_of(path.name), digest, path.stat().st_size)
+    for path, blob in _blobs(folder):
         await _push(registry, path, blob, path.name, on_line)
         layers.append(blob.descriptor(annotations={_TITLE: path.name}))
-    with tempfile.NamedTemporaryFile() as empty:
-        Path(empty.name).write_bytes(_EMPTY)
-        config = Blob(_EMPTY_TYPE, hashlib.sha256(_EMPTY).hexdigest(), len(_EMPTY))
-        await registry.push_blob(Path(empty.name), config, lambda _: None)
+    config = Blob(_EMPTY_TYPE, hashlib.sha256(_EMPTY).hexdigest(), len(_EMPTY))
+    await registry.push_blob(io.BytesIO(_EMPTY), config, lambda _: None)
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
@@ -124,11 +118,23 @@ async def _push_files(registry: Registry, folder: Path, tag: str, on_line: OnTex
     return await registry.push_manifest(encoded(manifest), MANIFEST_TYPE, tag)
 
 
+def _blobs(folder: Path) -> list[tuple[Path, Blob]]:
+    """Return the files of a build besides the OCI image."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.endswith(".oci.tar"):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append((path, Blob(_type_of(path.name), digest, path.stat().st_size)))
+    return found
+
+
 async def _push(registry: Registry, path: Path, blob: Blob, name: str, on_line: OnText) -> None:
     def shown(sent: int) -> None:
         on_line(f"{name}: {sent / 1e6:.0f} of {blob.size / 1e6:.0f} MB")
 
-    await registry.push_blob(path, blob, shown)
+    with path.open("rb") as file:
+        await registry.push_blob(file, blob, shown)
 
 
 def _hex(digest: str) -> str:

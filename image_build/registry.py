@@ -11,8 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import aiohttp
 from yarl import URL
@@ -96,11 +95,11 @@ class Registry:
         status, _, _ = await self._ask("HEAD", self._base / "blobs" / f"sha256:{digest}", {200, 404})
         return status == 200
 
-    async def push_blob(self, path: Path, blob: Blob, on_bytes: OnBytes) -> None:
-        """Upload a file, unless it is there.
+    async def push_blob(self, file: BinaryIO, blob: Blob, on_bytes: OnBytes) -> None:
+        """Upload a file, piece by piece, unless it is there.
 
         Args:
-            path: the file.
+            file: what is uploaded.
             blob: its digest and size.
             on_bytes: gets how many bytes the registry has, again and again.
 
@@ -115,7 +114,7 @@ class Registry:
         sent, failures = 0, 0
         while sent < blob.size:
             try:
-                location, sent = await self._send_chunk(path, location, sent)
+                location, sent = await self._send_chunk(file, location, sent)
                 failures = 0
             except _InterruptedError as error:
                 failures += 1
@@ -127,7 +126,7 @@ class Registry:
         _, headers, _ = await self._ask("PUT", location.update_query(digest=f"sha256:{blob.digest}"), {201})
         answered = headers.get("Docker-Content-Digest", f"sha256:{blob.digest}")
         if answered != f"sha256:{blob.digest}":
-            raise RegistryError(f"{self._named()} has stored {path.name} as {answered}, which is not what was sent")
+            raise RegistryError(f"{self._named()} has stored a file as {answered}, which is not what was sent")
 
     async def push_manifest(self, data: bytes, kind: str, tag: str) -> str:
         """Upload a manifest under a tag; return its digest.
@@ -143,13 +142,12 @@ class Registry:
             raise RegistryError(f"{self._named()} gives back another manifest under {tag!r} than it was given")
         return digest
 
-    async def _send_chunk(self, path: Path, location: URL, start: int) -> tuple[URL, int]:
+    async def _send_chunk(self, file: BinaryIO, location: URL, start: int) -> tuple[URL, int]:
         """Send the next piece; return where to go on."""
 
         def read() -> bytes:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(_CHUNK)
+            file.seek(start)
+            return file.read(_CHUNK)
 
         data = await asyncio.to_thread(read)
         headers = {
@@ -247,7 +245,7 @@ class Registry:
         if scheme != "bearer" or "realm" not in fields:
             raise RegistryError(f"{self._named()} wants a log-in that is not known: {challenge[:200]!r}")
         realm = URL(fields["realm"])
-        if realm.scheme != self._base.scheme and realm.scheme != "https":
+        if realm.scheme not in {self._base.scheme, "https"}:
             raise RegistryError(f"{self._named()} wants the password sent to {realm.scheme}://{realm.host} without TLS")
         query = {
             "service": fields.get("service", ""),

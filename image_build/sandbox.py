@@ -1,4 +1,4 @@
-"""Runs programs inside a root file system with bubblewrap: namespaces of their own, and of the machine only what is named."""
+"""Runs programs inside a root file system with bubblewrap: they see of the machine only what is named."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

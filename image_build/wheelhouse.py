@@ -1,5 +1,7 @@
-"""The wheels of the appliance: what is locked is downloaded by hash; what has no wheel is built in a root of the image's
-Debian, with the image's Python, compiler and C library.
+"""The wheels of the appliance.
+
+What is locked is downloaded by hash; what has no wheel is built in a root of the image's Debian, with the image's
+Python, compiler and C library.
 """
 
 import subprocess
@@ -140,7 +142,7 @@ class WheelBuild:
             },
             env={
                 # The same folders every time: assertions hold file names.
-                "SKBUILD_BUILD_DIR": "/tmp/build",
+                "SKBUILD_BUILD_DIR": "/tmp/build",  # noqa: S108 - the root's own
                 "CMAKE_ARGS": " ".join(LLAMA_OPTIONS),
                 "CFLAGS": "-ffile-prefix-map=/tmp/=/",
                 "CXXFLAGS": "-ffile-prefix-map=/tmp/=/",

@@ -1,9 +1,10 @@
 """`rouse image`: build, sign, verify and publish the appliance image, from a checkout of the sources."""
 
+import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +32,8 @@ _LINE_WIDTH = 70
 Version = Annotated[str, typer.Option("--image-version", help="Version of the image.")]
 ArchitectureOption = Annotated[str, typer.Option("--architecture", help="amd64 or arm64.")]
 Work = Annotated[Path, typer.Option(file_okay=False, help="Folder for everything that the build makes and keeps.")]
+type OnText = Callable[[str], None]
+
 Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="What `rouse image build` published.")]
 
 
@@ -50,7 +53,16 @@ def build(
 ) -> None:
     """Build the disk image, the files for updates and the OCI image."""
     with _errors(), _shown() as (on_step, on_line):
-        made = _prepared(version, architecture, work, output, on_step, on_line, models=models, verify_key=verify_key)
+        made = _prepared(
+            version=version,
+            architecture=architecture,
+            work=work,
+            output=output,
+            on_step=on_step,
+            on_line=on_line,
+            models=models,
+            verify_key=verify_key,
+        )
         folder = made.make()
     _print_files(folder)
     for name, seconds in made.seconds.items():
@@ -61,7 +73,14 @@ def build(
 def lock(*, architecture: ArchitectureOption = "amd64", work: Work = Path("build/image")) -> None:
     """Take the Debian mirror's newest packages into the lock file."""
     with _errors(), _shown() as (on_step, on_line):
-        _prepared(__version__, architecture, work, None, on_step, on_line).lock()
+        _prepared(
+            version=__version__,
+            architecture=architecture,
+            work=work,
+            output=None,
+            on_step=on_step,
+            on_line=on_line,
+        ).lock()
 
 
 @app.command()
@@ -124,8 +143,6 @@ def push(
     ] = None,
 ) -> None:
     """Publish the OCI image and the disk image to an OCI registry; what is there already is not sent again."""
-    import asyncio  # noqa: PLC0415 - only this command needs it
-
     with _errors(), _shown() as (on_step, on_line):
         from image_build.publishing import Credentials, publish  # noqa: PLC0415 - the sources' own
 
@@ -139,13 +156,13 @@ def push(
 
 
 def _prepared(
+    *,
     version: str,
     architecture: str,
     work: Path,
     output: Path | None,
-    on_step: "OnText",
-    on_line: "OnText",
-    *,
+    on_step: OnText,
+    on_line: OnText,
     models: Path | None = None,
     verify_key: Path | None = None,
 ) -> "Build":
@@ -169,9 +186,6 @@ def _prepared(
     return Build(inputs, work=work, output=(output or work / "out" / version).resolve(), runner=runner, on_step=on_step)
 
 
-type OnText = "Callable[[str], None]"
-
-
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turn errors of the build into the command's; say so where the sources are not there."""
@@ -189,7 +203,7 @@ def _errors() -> Iterator[None]:
 
 
 @contextmanager
-def _shown() -> Iterator[tuple["OnText", "OnText"]]:
+def _shown() -> Iterator[tuple[OnText, OnText]]:
     """Show the step and the last line that was said; without a terminal, a line for each step."""
     console = Console(stderr=True)
     columns = (
@@ -201,7 +215,7 @@ def _shown() -> Iterator[tuple["OnText", "OnText"]]:
     with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as progress:
         tasks: list[int] = []
 
-        def step(name: str) -> None:
+        def show_step(name: str) -> None:
             if not console.is_terminal:
                 typer.echo(f"{time.strftime('%X')} {name}", err=True)
                 return
@@ -209,14 +223,14 @@ def _shown() -> Iterator[tuple["OnText", "OnText"]]:
                 progress.update(progress.tasks[-1].id, line="", total=1, completed=1)
             tasks.append(progress.add_task(name, line="", total=None))
 
-        def line(text: str) -> None:
+        def show_line(text: str) -> None:
             if tasks:
                 progress.update(progress.tasks[-1].id, line=text[:_LINE_WIDTH])
 
-        yield step, line
+        yield show_step, show_line
 
 
-def _runner(log: Path, on_line: "OnText | None" = None) -> "Runner":
+def _runner(log: Path, on_line: OnText | None = None) -> "Runner":
     from image_build.process import Runner  # noqa: PLC0415 - the sources' own
 
     return Runner(log, on_line=on_line or (lambda _: None))
