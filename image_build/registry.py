@@ -6,11 +6,13 @@ docs/decisions/registry-client.md says why it is our own.
 """
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import aiohttp
@@ -36,7 +38,11 @@ class Credentials:
     """Name and password at a registry."""
 
     username: str
-    password: str
+    password: str = field(repr=False)
+
+    def header(self) -> str:
+        """Return the header `Authorization` of HTTP's Basic authentication (RFC 7617)."""
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +115,7 @@ class Registry:
         if await self.has_blob(blob.digest):
             on_bytes(blob.size)
             return
-        _, headers, _ = await self._ask("POST", self._base / "blobs" / "uploads" / "", {202})
-        location = self._location(headers)
+        location = await self._begin()
         sent, failures = 0, 0
         while sent < blob.size:
             try:
@@ -159,9 +164,19 @@ class Registry:
             raise _InterruptedError("it has another part than was thought")
         return self._location(answered), _reached(answered, start + len(data))
 
+    async def _begin(self) -> URL:
+        """Begin an upload; return where it goes."""
+        _, headers, _ = await self._ask("POST", self._base / "blobs" / "uploads" / "", {202})
+        return self._location(headers)
+
     async def _progress(self, location: URL) -> tuple[URL, int]:
-        """Ask how much of an upload the registry has."""
-        _, headers, _ = await self._ask("GET", location, {204})
+        """Ask how much of an upload the registry has.
+
+        Distribution (docker-registry) drops an upload of which a piece came in part; then it begins anew.
+        """
+        status, headers, _ = await self._ask("GET", location, {204, 404})
+        if status == 404:
+            return await self._begin(), 0
         return self._location(headers, location), _reached(headers, 0)
 
     def _location(self, headers: Mapping[str, str], before: URL | None = None) -> URL:
@@ -226,7 +241,8 @@ class Registry:
             sent = dict(headers or {})
             if self._authorization is not None:
                 sent["Authorization"] = self._authorization
-            async with self._http.request(method, url, data=data, headers=sent, allow_redirects=False) as answer:
+            content = None if data is None else io.BytesIO(data)
+            async with self._http.request(method, url, data=content, headers=sent, allow_redirects=False) as answer:
                 body = await answer.content.read(_MOST_ANSWER)
                 if answer.status != 401 or retry or self._credentials is None:
                     return answer.status, answer.headers, body
@@ -237,9 +253,8 @@ class Registry:
     async def _log_in(self, challenge: str, credentials: Credentials) -> None:
         """Answer a registry's challenge: Basic, or Bearer with a token from where it says."""
         scheme = challenge.partition(" ")[0].lower()
-        basic = aiohttp.BasicAuth(credentials.username, credentials.password)
         if scheme == "basic":
-            self._authorization = basic.encode()
+            self._authorization = credentials.header()
             return
         fields = dict(_CHALLENGE.findall(challenge))
         if scheme != "bearer" or "realm" not in fields:
@@ -251,7 +266,8 @@ class Registry:
             "service": fields.get("service", ""),
             "scope": fields.get("scope", f"repository:{self._target.repository}:pull,push"),
         }
-        async with self._http.get(realm, params=query, auth=basic, allow_redirects=False) as answer:
+        headers = {"Authorization": credentials.header()}
+        async with self._http.get(realm, params=query, headers=headers, allow_redirects=False) as answer:
             body = await answer.content.read(_MOST_ANSWER)
         token = _document(body) if answer.status == 200 else {}
         found = token.get("token") or token.get("access_token")
