@@ -13,14 +13,14 @@ import re
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from qemu.qmp import ExecInterruptedError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecInterruptedError, QMPClient, QMPError
 
 from image_build.errors import MachineError
 from image_build.layout import Platform
@@ -157,12 +157,23 @@ class Machine:
         tools: root with QEMU.
         platform: architecture.
         hardware: what it has.
+        within: what the command line begins with, such as `ip netns exec NAME`.
     """
 
-    def __init__(self, disk: Path, *, folder: Path, tools: Sandbox, platform: Platform, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        *,
+        folder: Path,
+        tools: Sandbox,
+        platform: Platform,
+        hardware: Hardware,
+        within: Sequence[str] = (),
+    ) -> None:
         self.disk = disk
         self.folder = folder
         self.hardware = hardware
+        self._within = tuple(within)
         self._tools = tools
         self._platform = platform
         self.console = Console(folder / "console.log")
@@ -181,7 +192,7 @@ class Machine:
         (self.folder / "pid").unlink(missing_ok=True)
         with (self.folder / "qemu.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                *self._within, *self._command(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
             await self._connect(self._process)
@@ -260,6 +271,10 @@ class Machine:
         except (QMPError, ExecInterruptedError) as error:
             raise MachineError(f"QEMU refuses {command}: {error}") from error
 
+    def events(self, *names: str) -> AbstractContextManager[EventListener]:
+        """Listen to QEMU's events of these names, such as SUSPEND and WAKEUP, inside of a `with`."""
+        return self.monitor.listener(names)
+
     async def _connect(self, process: asyncio.subprocess.Process) -> None:
         async with _deadline(30, self):
             while not all((self.folder / name).exists() for name in ("console", "shell", "monitor", "pid")):
@@ -320,8 +335,8 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float, machine: Machine) -> Any:
+@asynccontextmanager
+async def _deadline(seconds: float, machine: Machine) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
