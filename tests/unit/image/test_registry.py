@@ -46,12 +46,9 @@ class Conforming:
         self.pieces: list[int] = []
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        if request.method == "HEAD":
-            return web.Response(status=404)
-        if request.method == "POST":
-            return web.Response(status=202, headers={"Location": UPLOAD})
-        if request.method == "GET":
-            return web.Response(status=204, headers=self._reached())
+        plain = {"HEAD": 404, "POST": 202, "GET": 204}
+        if request.method in plain:
+            return web.Response(status=plain[request.method], headers=self._reached())
         if request.method == "PUT":
             same = request.query["digest"] == f"sha256:{hashlib.sha256(self.stored).hexdigest()}"
             return web.Response(status=201 if same else 400)
