@@ -169,10 +169,9 @@ class Build:
             self._pack(tools, disk, names.disk, "zstd -q -T2 -12 --long=27 -c /run/source > /run/out/{}")
         with self._step("Files for updates"):
             root_id, verity_id = split_root_hash(contents.root_hash)
-            self._pack(
-                tools, contents.root, names.root(root_id), "xz -T2 -1 --block-size=8MiB -c /run/source > /run/out/{}"
-            )
-            self._pack(tools, contents.verity, names.verity(verity_id), "xz -T1 -6 -c /run/source > /run/out/{}")
+            # The root is compressed as it is, so it is published as it is written to a slot.
+            shutil.copyfile(contents.root, self.output / names.root(root_id))
+            shutil.copyfile(contents.verity, self.output / names.verity(verity_id))
             shutil.copyfile(contents.kernel, self.output / names.kernel)
         with self._step("Bill of materials"):
             make_sbom(

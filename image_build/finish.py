@@ -20,6 +20,7 @@ _MOVED_TO = {"root": "roothome"}
 
 _REMOVED = (
     *("boot/*", "etc/.pwd.lock", "etc/hostname", "etc/ld.so.cache~", "etc/mailname", "etc/passwd-", "etc/shadow-"),
+    *("etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"),
     *("etc/group-", "etc/gshadow-", "etc/subuid-", "etc/subgid-", "etc/ssh/ssh_host_*", "etc/systemd/import-pubring*"),
     *("root/.*", "run/*", "tmp/*", "usr/share/doc-base", "usr/share/bug", "usr/share/lintian"),
     *("var/cache/*", "var/lib/apt/*", "var/lib/dbus/machine-id", "var/lib/dpkg/*-old", "var/lib/dpkg/lock*"),
@@ -59,6 +60,8 @@ def finish(sandbox: Sandbox, *, version: str, epoch: int) -> None:
     _empty_logs(root)
     _name_version(root, version)
     (root / "etc" / "machine-id").write_text("uninitialized\n")
+    # Packages come with the next version of the image; and where these came from is nobody's business.
+    (root / "etc" / "apt" / "sources.list").write_text("# Updates are whole images: rouse update\n")
     _move_package_database(root)
     _move_own_data(root)
     _factory_var(root)

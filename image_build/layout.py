@@ -144,11 +144,11 @@ class Artifacts:
 
     def root(self, part: uuid.UUID) -> str:
         """Return the name of the root with this partition identifier."""
-        return f"{self.stem}_{part}.root.xz"
+        return f"{self.stem}_{part}.root"
 
     def verity(self, part: uuid.UUID) -> str:
         """Return the name of the hash tree with this partition identifier."""
-        return f"{self.stem}_{part}.verity.xz"
+        return f"{self.stem}_{part}.verity"
 
     @property
     def kernel(self) -> str:

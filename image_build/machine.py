@@ -240,7 +240,9 @@ class Machine:
         """
         # Nothing is typed before there is a prompt: the firmware listens on every serial port.
         await self.shell.expect(_PROMPT, timeout)
-        await self.shell.send("stty -echo columns 500; PS1=; PS2=\n")
+        # A shell without line editing, prompts and colours says only what the commands say.
+        await self.shell.send("stty -echo columns 500; exec env PS1= PS2= TERM=dumb sh\n")
+        await asyncio.sleep(1)
         await self.run("true")
 
     async def run(self, command: str, timeout: float = 60, *, check: bool = True) -> str:  # noqa: ASYNC109 - see above

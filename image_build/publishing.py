@@ -27,8 +27,8 @@ _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _EMPTY = b"{}"
 _TYPES = {
     ".raw.zst": "application/vnd.rouse.disk.v1.raw+zstd",
-    ".root.xz": "application/vnd.rouse.root.v1.erofs+xz",
-    ".verity.xz": "application/vnd.rouse.verity.v1+xz",
+    ".root": "application/vnd.rouse.root.v1.erofs",
+    ".verity": "application/vnd.rouse.verity.v1",
     ".efi": "application/vnd.rouse.kernel.v1.efi",
     ".cdx.json": "application/vnd.cyclonedx+json",
     ".json": "application/json",

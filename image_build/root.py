@@ -69,9 +69,13 @@ class RootBuild:
 
     def add_files(self, sandbox: Sandbox) -> None:
         """Add the image's own units and tables, and enable what is always on."""
-        for source in sorted(path for path in FILES.rglob("*") if path.is_file()):
+        for source in sorted(path for path in FILES.rglob("*") if path.is_symlink() or path.is_file()):
             target = sandbox.root / source.relative_to(FILES)
             target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_symlink():
+                remove(target)
+                target.symlink_to(source.readlink())
+                continue
             shutil.copyfile(source, target)
             target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
         sandbox.run(["systemctl", "--quiet", "disable", *_DISABLED])

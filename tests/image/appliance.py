@@ -62,7 +62,7 @@ async def answered(machine: Machine, port: int, seconds: float) -> tuple[str, fl
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as http:
         while True:
             try:
-                key = key or (await machine.run("cat /var/lib/rouse/secrets/gateway.key", check=False)).strip()
+                key = key or (await machine.run("cat /var/lib/rouse/secrets/gateway.key 2> /dev/null || true")).strip()
                 answer = await _ask(http, port, key)
             except (aiohttp.ClientError, TimeoutError) as error:
                 answer = {"error": str(error)}

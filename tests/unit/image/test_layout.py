@@ -66,4 +66,4 @@ def test_the_partition_table_says_sectors() -> None:
 
 def test_files_for_updates_carry_version_and_identifier() -> None:
     root, _ = split_root_hash(HASH)
-    assert Artifacts("1.0", "amd64").root(root) == f"rouse_1.0_amd64_{root}.root.xz"
+    assert Artifacts("1.0", "amd64").root(root) == f"rouse_1.0_amd64_{root}.root"
