@@ -19,7 +19,7 @@ from appliance import __version__
 from image_build.build import Build, Inputs
 from image_build.errors import ImageError
 from image_build.inspection import read_manifest
-from image_build.layout import PLATFORMS, Platform
+from image_build.layout import PLATFORMS, Platform, partitions
 from image_build.machine import Hardware, Machine
 from image_build.process import Runner
 from image_build.sandbox import Sandbox
@@ -70,6 +70,14 @@ def copy_disk(source: Path, target: Path) -> None:
     subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
     with target.open("r+b") as file:
         file.truncate(max(DISK_SIZE, source.stat().st_size))
+
+
+def put_on_config_partition(image: Image, disk: Path, name: str, text: str) -> None:
+    """Put a file on the FAT partition of a disk image, as a person does on a desktop."""
+    parts = partitions(image.platform, image.version, image.root_hash, 0)
+    start = next(part.start for part in parts if part.name == "config")
+    command = ["mcopy", "-o", "-i", f"/run/disk@@{start}", "-", f"::/{name}"]
+    image.tools.run(command, binds={disk: "/run/disk"}, env={"MTOOLS_SKIP_CHECK": "1"}, stdin=text)
 
 
 def free_port() -> int:
