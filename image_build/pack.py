@@ -24,7 +24,7 @@ from image_build.sandbox import Sandbox
 
 CONFIG_FILES = Path(__file__).parent / "files" / "config"
 
-EROFS_OPTIONS = ("-zzstd,12", "-C65536", "-Eztailpacking")
+EROFS_OPTIONS = ("-zlz4hc,12", "-C65536", "-Eztailpacking")
 """docs/decisions/image-layout.md has what others came to."""
 _COMMAND_LINE = (
     "root=/dev/mapper/root rootfstype=erofs ro roothash={root_hash} systemd.firstboot=no console=tty0 "
