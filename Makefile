@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix test-appliance test-integration test-py313 bench soak lock docs clean
+.PHONY: image image-reproducible test-image help setup demo test check fix test-appliance test-integration test-py313 bench soak lock docs clean
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # The plugin of Home Assistant's test tools closes the network; only the integration's own tests want that.
@@ -49,6 +49,17 @@ docs: setup ## Write the references that are made from the code
 	$(PYTHON) -m appliance.bus.asyncapi --write docs/asyncapi.yaml
 	$(PYTHON) -m appliance.settings.reference --write docs/configuration.md
 	$(PYTHON) -m scripts.metrics_reference --write docs/metrics.md
+
+image: setup ## Build the appliance image into build/image/out; MODELS=folder puts models on it
+	@scripts/packages bubblewrap debian-archive-keyring mmdebstrap
+	$(PYTHON) -m appliance image build $(if $(MODELS),--models $(MODELS))
+
+image-reproducible: setup ## Build the image twice from nothing and compare; WHEELS=1 compiles llama.cpp twice too
+	@scripts/packages bubblewrap debian-archive-keyring mmdebstrap
+	$(PYTHON) -m image_build.reproducible $(if $(filter-out 0,$(WHEELS)),--wheels)
+
+test-image: setup ## Boot the image that `make image` built in virtual machines, and test it
+	$(PYTEST) -p no:homeassistant tests/image --timeout 3600
 
 lock: setup ## Lock the dependencies; UPGRADE=1 takes the newest
 	scripts/lock $(if $(UPGRADE),--upgrade)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, console, first_boot, model, pair, router, services, tune
+from appliance.cli import bench, config, console, first_boot, image, model, pair, router, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
@@ -46,6 +46,7 @@ app.add_typer(router.app, name="router")
 app.add_typer(first_boot.app, name="first-boot")
 app.add_typer(pair.app, name="pair")
 console.add_to(app)
+app.add_typer(image.app, name="image")
 services.add_to(app)
 tune.add_to(app)
 
