@@ -91,7 +91,7 @@ class Sources:
     def _first_boot_errors(self) -> Sequence[str]:
         try:
             told = _mapping(json.loads(self.first_boot.read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return ()
         problems = told.get("problems")
         listed = problems if isinstance(problems, list) else []

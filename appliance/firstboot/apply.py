@@ -203,7 +203,7 @@ def _mode_in(folder: Path) -> int:
 def _read_ledger(path: Path) -> dict[str, str]:
     try:
         told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {str(key): str(value) for key, value in told.items()}
 

@@ -63,8 +63,8 @@ def split(content: bytes) -> tuple[bytes, Mapping[str, str]]:
 def read_kept(path: Path) -> dict[str, str]:
     """Return the secrets that the machine keeps, by key."""
     try:
-        kept = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        kept = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
     return {str(key): str(value) for key, value in kept.items()}
 

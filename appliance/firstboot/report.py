@@ -99,7 +99,7 @@ def read_status(path: Path = STATUS_FILE) -> dict[str, Any]:
     """Return what `rouse first-boot apply` left for the services and the console."""
     try:
         told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {"state": "unknown", "kept": False, "problems": []}
     return told if isinstance(told, dict) else {"state": "unknown", "kept": False, "problems": []}
 

@@ -133,7 +133,7 @@ async def console(house: House, *arguments: str, term: str = "linux") -> AsyncIt
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "appliance", "--config-dir", str(house.folder), "console", *arguments,
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env={**kept, "TERM": term, "PYTHONPATH": str(ROOT)},
+        env={**kept, "TERM": term, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )  # fmt: skip
     os.close(theirs)
     shown = Screen(ours, process)
@@ -219,6 +219,7 @@ async def test_settings_that_are_wrong_are_shown(house: House) -> None:
         b"x" * 300_000,
         b'{"node": "\\u001b[2J\\u0007", "experts": {"\\u202e": "\\n\\n"}}',
     ],
+    ids=["nothing", "a list", "null", "other types", "other values", "deep", "long", "escapes"],
 )
 async def test_whatever_the_node_answers(house: House, answer: bytes) -> None:
     async def reply(_: web.Request) -> web.Response:

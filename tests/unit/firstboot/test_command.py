@@ -129,7 +129,12 @@ def test_a_partition_that_is_mounted_read_only(stick: Stick, tmp_path: Path) -> 
         good,
     ]
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=100, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Rouse can't use rouse.toml: one thing to put right." in done.stdout
