@@ -1,6 +1,7 @@
 """The whole build, step by step."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,8 @@ class Build:
         Raises:
             ImageError: a step fails.
         """
+        if os.geteuid() != 0:
+            raise ImageError("an image's files belong to several users, so it is built as root: try it with sudo")
         started = time.monotonic()
         with self._step("Tools"):
             tools = self.tools()

@@ -29,6 +29,9 @@ from image_build.sandbox import Sandbox
 _SHELL_PORT = "ttyS1"
 _PROMPT = r"(?:root@[^\n]*|sh-[0-9.]+)# "
 _ESCAPE = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]")
+_WAIT_UP = """
+until state=$(systemctl is-system-running --wait 2> /dev/null) || [ "$state" = degraded ]; do sleep 1; done; echo $state
+"""
 _TAIL = 3000
 """Characters of a console that an error shows."""
 
@@ -244,6 +247,16 @@ class Machine:
         await self.shell.send("stty -echo columns 500; exec env PS1= PS2= TERM=dumb sh\n")
         await asyncio.sleep(1)
         await self.run("true")
+
+    async def wait_up(self, timeout: float) -> str:  # noqa: ASYNC109 - says what was missing
+        """Wait until systemd has started all that it should; return "running", or "degraded" if something failed.
+
+        Raises:
+            MachineError: it is not so within this many seconds.
+        """
+        await self.wait_shell(timeout)
+        # The shell is there before the system bus is.
+        return (await self.run(_WAIT_UP, timeout)).strip()
 
     async def run(self, command: str, timeout: float = 60, *, check: bool = True) -> str:  # noqa: ASYNC109 - see above
         """Run a shell command as root in the machine and return what it writes.

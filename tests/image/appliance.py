@@ -22,6 +22,8 @@ host = "0.0.0.0"
 model = "{MODEL}"
 context = 2048
 slots = 1
+# Threads that wait for one another are very slow where both are emulated.
+threads = 1
 """
 # Subscribes with the appliance's own account, and prints what is retained.
 _LISTEN = """
@@ -59,7 +61,7 @@ async def answered(machine: Machine, port: int, seconds: float) -> tuple[str, fl
     """Ask the gateway until it answers; return the answer, and after how many seconds it came."""
     started = time.monotonic()
     key = ""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as http:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(900)) as http:
         while True:
             try:
                 key = key or (await machine.run("cat /var/lib/rouse/secrets/gateway.key 2> /dev/null || true")).strip()
@@ -78,7 +80,7 @@ async def _ask(http: aiohttp.ClientSession, port: int, key: str) -> dict[str, An
     body = {
         "model": "small",
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
-        "max_tokens": 16,
+        "max_tokens": 8,
         "temperature": 0,
     }
     url = f"http://127.0.0.1:{port}/v1/chat/completions"

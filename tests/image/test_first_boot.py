@@ -20,16 +20,14 @@ async def test_the_file_is_seen_and_a_restart_keeps_what_the_machine_is(image: I
     copy_disk(image.disk, disk)
     put_on_config_partition(image, disk, "rouse.toml", FILE)
     async with image.machine(folder, Hardware(memory=1024), disk=disk) as machine:
-        await machine.wait_shell(BOOT_SECONDS)
-        await machine.run("systemctl is-system-running --wait", BOOT_SECONDS, check=False)
+        await machine.wait_up(BOOT_SECONDS)
         assert await machine.run("cat /run/rouse/config/rouse.toml") == FILE
         identity = await machine.run("cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub")
         await machine.run("echo attic > /etc/hostname")
         await machine.shell.send("systemctl poweroff\n")
         await machine.wait_off(120)
     async with image.machine(folder, Hardware(memory=1024), disk=disk) as machine:
-        await machine.wait_shell(BOOT_SECONDS)
-        await machine.run("systemctl is-system-running --wait", BOOT_SECONDS, check=False)
+        await machine.wait_up(BOOT_SECONDS)
         assert await machine.run("cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub") == identity
         assert (await machine.run("cat /proc/sys/kernel/hostname")).strip() == "attic"
         assert (await machine.run("systemctl list-units --failed --plain --no-legend")).strip() == ""

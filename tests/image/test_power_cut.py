@@ -51,8 +51,7 @@ async def test_it_always_boots_and_nothing_is_lost(image: Image, report: Report,
     for cut in range(CUTS + 1):
         async with image.machine(folder, Hardware(memory=1024), disk=disk) as machine:
             disk = folder / "disk.raw"
-            await machine.wait_shell(BOOT_SECONDS)
-            await machine.run("systemctl is-system-running --wait", BOOT_SECONDS, check=False)
+            await machine.wait_up(BOOT_SECONDS)
             assert (await machine.run("systemctl list-units --failed --plain --no-legend")).strip() == "", cut
             found = (await machine.run("cat /etc/machine-id")).strip()
             if cut > 0:

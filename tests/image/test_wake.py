@@ -47,7 +47,7 @@ async def test_a_magic_packet_wakes_a_machine_that_sleeps(image: Image, report: 
         async with contextlib.AsyncExitStack() as stack:
             hub = await stack.enter_async_context(_machine(image, "hub", HUB_TAP, HUB_MAC))
             node = await stack.enter_async_context(_machine(image, "node", NODE_TAP, NODE_MAC))
-            await asyncio.gather(hub.wait_shell(2 * BOOT_SECONDS), node.wait_shell(2 * BOOT_SECONDS))
+            await asyncio.gather(hub.wait_up(2 * BOOT_SECONDS), node.wait_up(2 * BOOT_SECONDS))
             await give_address(hub, HUB_MAC, HUB_ADDRESS)
             await give_address(node, NODE_MAC, NODE_ADDRESS)
             await hub.run(_PING.format(address=NODE_ADDRESS), 120)
