@@ -68,6 +68,10 @@ async def test_a_node_that_is_put_to_sleep_keeps_its_prefixes_and_answers_when_i
             await house.answers()
 
 
+END_OF_ANSWER = {"0": -100, "2": -100}
+"""SmolLM2's tokens that end an answer, forbidden."""
+
+
 async def test_the_block_lock_is_there_while_a_real_expert_generates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +80,8 @@ async def test_the_block_lock_is_there_while_a_real_expert_generates(
         async with running_house(tmp_path, "mosquitto") as house:
             await house.observed.until(lambda: bool(logind.held("delay")), "a delay lock")
             assert logind.held("block") == []
-            async with house.chat("Count from one to one thousand.", max_tokens=1500, stream=True) as response:
+            endless = {"max_tokens": 1500, "stream": True, "logit_bias": END_OF_ANSWER}
+            async with house.chat("Count from one to one thousand.", **endless) as response:
                 await response.content.readline()
                 await house.observed.until(lambda: bool(logind.held("block")), "a block lock")
             await house.observed.until(lambda: not logind.held("block"), "no block lock any more")
