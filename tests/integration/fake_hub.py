@@ -19,7 +19,9 @@ from custom_components.rouse.const import DOMAIN
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
 SENT = {path.stem for path in GOLDEN.glob("chat_*.json")}
-BETWEEN_HUB_AND_NODES = {"node_power_asleep", "node_power_awake", "node_energy", "plug_reading", "power_command"}
+POWER = {"node_power_asleep", "node_power_awake", "node_energy", "plug_reading", "power_command"}
+PAIRING = {path.stem for pattern in ("paired_*", "pairing_*") for path in GOLDEN.glob(f"{pattern}.json")}
+BETWEEN_HUB_AND_NODES = POWER | PAIRING
 """What the integration neither sends nor reads yet."""
 READ = {path.stem for path in GOLDEN.glob("*.json")} - SENT - BETWEEN_HUB_AND_NODES
 AGENT = "conversation.rouse_home"
