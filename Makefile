@@ -1,9 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: image image-reproducible test-image help setup demo test check fix test-appliance test-integration test-py313 bench soak lock docs clean
+.PHONY: bench check clean demo docs fix help image image-reproducible lock setup soak test test-appliance test-deploys test-image test-integration test-py313
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # The plugin of Home Assistant's test tools closes the network; only the integration's own tests want that.
 PYTEST := $(PYTHON) -m pytest
+# Real counterparts of the tests.
+TEST_PACKAGES := binutils busybox dbus gpg gpgv iproute2 mosquitto openssh-client openssh-server openssl polkitd prometheus \
+  prometheus-node-exporter restic tcpdump
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +17,7 @@ setup: ## Install all that the others need (they do it themselves)
 demo: setup ## Start the whole house with a real Home Assistant; ONCE=1 ends after the two answers
 	@$(PYTHON) -m scripts.demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test: setup check test-appliance test-integration ## Run the checks and every test
+test: setup check test-appliance test-deploys test-integration ## Run the checks and every test
 
 check: setup ## Lint, type-check and hold the import rules
 	.venv/bin/ruff check .
@@ -27,15 +30,19 @@ fix: setup ## Mend what ruff can mend
 	.venv/bin/ruff format .
 
 test-appliance: setup ## Test the appliance, up to the whole house end to end
-	@scripts/packages mosquitto dbus
+	@scripts/packages $(TEST_PACKAGES)
 	$(PYTEST) -p no:homeassistant tests/unit tests/contract tests/system tests/faults tests/e2e
+
+test-deploys: setup ## Deploy to real root file systems and running machines in namespaces; needs root
+	@scripts/packages debian-archive-keyring iproute2 mmdebstrap openssh-client openssl
+	$(PYTEST) -p no:homeassistant tests/deploys
 
 test-integration: setup ## Test the Home Assistant integration
 	$(PYTEST) tests/integration
 
 test-py313: ## Test the appliance on Python 3.13, without Home Assistant
 	@scripts/setup 3.13
-	@scripts/packages mosquitto dbus
+	@scripts/packages $(TEST_PACKAGES)
 	.venv-3.13/bin/python -m pytest tests/unit tests/contract tests/system tests/faults
 
 bench: setup ## Measure what is promised next to llama.cpp's servers; ONLY=throughput is one part; writes build/bench

@@ -58,7 +58,7 @@ def finish(sandbox: Sandbox, *, version: str, epoch: int) -> None:
         for path in root.glob(pattern):
             remove(path)
     _empty_logs(root)
-    _name_version(root, version)
+    name_version(root, version)
     (root / "etc" / "machine-id").write_text("uninitialized\n")
     # Packages come with the next version of the image; and where these came from is nobody's business.
     (root / "etc" / "apt" / "sources.list").write_text("# Updates are whole images: rouse update\n")
@@ -68,6 +68,11 @@ def finish(sandbox: Sandbox, *, version: str, epoch: int) -> None:
     for folder in ("efi", "boot", "proc", "sys", "dev", "run", "tmp", "var"):
         (root / folder).mkdir(exist_ok=True)
     (root / "tmp").chmod(0o1777)
+    stamp(root, epoch)
+
+
+def stamp(root: Path, epoch: int) -> None:
+    """Give every file the same time."""
     for path in _everything(root):
         os.utime(path, (epoch, epoch), follow_symlinks=False)
 
@@ -84,7 +89,7 @@ def _empty_logs(root: Path) -> None:
             path.unlink()
 
 
-def _name_version(root: Path, version: str) -> None:
+def name_version(root: Path, version: str) -> None:
     """Write what systemd, its updates and people read as the version."""
     release = root / "usr" / "lib" / "os-release"
     kept = [

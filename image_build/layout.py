@@ -35,7 +35,7 @@ EMPTY_LABEL = "_empty"
 """What systemd-sysupdate calls a slot that nothing is in."""
 
 _NAMESPACE = uuid.UUID("5b7a2e6c-6f1c-5d2b-9c55-0e8f4f0f7c11")
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+~]{0,23}")
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.~]{0,23}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,12 @@ def check_version(version: str) -> str:
     """Return the version, which goes into labels (36 characters) and names on FAT.
 
     Raises:
-        ValueError: it holds something else than digits, letters, dots, plus and tilde.
+        ValueError: it holds something else than digits, letters, dots and tilde. A plus begins the boot loader's
+            count of tries, a dash is no part of it either.
     """
     if _VERSION.fullmatch(version) is None:
         raise ValueError(
-            f"{version!r} is no version of an image: it begins with a digit, goes on with letters, digits, '.', '+' "
+            f"{version!r} is no version of an image: it begins with a digit, goes on with letters, digits, '.' "
             "or '~', and has 24 characters at most"
         )
     return version

@@ -13,11 +13,13 @@ _SYSTEM = (
     "dosfstools",
     "e2fsprogs",
     "gpg",
+    "gpgv",
     "iproute2",
     "kmod",
     "less",
     "libnss-resolve",
     "openssh-server",
+    "polkitd",
     "procps",
     "python3",
     "sudo",
@@ -30,8 +32,8 @@ _SYSTEM = (
     "udev",
     "xz-utils",
 )
-_NETWORK = ("ethtool", "iw", "nftables", "wireguard-tools", "wireless-regdb", "wpasupplicant")
-_NODE = ("bubblewrap", "ipmitool", "libgomp1", "mosquitto", "smartmontools")
+_NETWORK = ("ethtool", "iw", "iwd", "nftables", "wireguard-tools", "wireless-regdb")
+_NODE = ("bubblewrap", "ipmitool", "libgomp1", "mosquitto", "prometheus-node-exporter", "restic", "smartmontools")
 _FIRMWARE = {
     "amd64": (
         "firmware-atheros",

@@ -14,6 +14,7 @@ from image_build.errors import StepError
 _LAST_LINES = 15
 
 type OnLine = Callable[[str], None]
+type OnText = Callable[[str], str]
 
 
 class Runner:
@@ -36,9 +37,19 @@ class Runner:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        without_env: str | None = None,
         stdin: str | None = None,
+        shown: OnText = str,
     ) -> None:
         """Run a program to its end.
+
+        Args:
+            command: the program and its arguments.
+            cwd: its working directory.
+            env: its environment, besides the runner's.
+            without_env: what variables of the runner's begin with that it does not get.
+            stdin: what it reads.
+            shown: turns a line of it into what people are shown; nothing where that is empty.
 
         Raises:
             StepError: it can't be started or fails.
@@ -49,13 +60,14 @@ class Runner:
         with self.log.open("a", encoding="utf-8", errors="replace") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
-            with self._started(command, cwd, env, stdin=stdin is not None) as process:
+            with self._started(command, cwd, self._given(env, without_env), stdin=stdin is not None) as process:
                 feeder = _fed(process.stdin, stdin)
                 for line in process.stdout or ():
                     log.write(line)
                     log.flush()
-                    last.append(line.rstrip())
-                    self._on_line(line.rstrip())
+                    if said := shown(line.rstrip()):
+                        last.append(said)
+                        self._on_line(said)
                 code = process.wait()
                 if feeder is not None:
                     feeder.join()
@@ -82,14 +94,18 @@ class Runner:
             raise StepError(f"{_name(command)} failed with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
         return done.stdout
 
+    def _given(self, env: Mapping[str, str] | None, without: str | None) -> dict[str, str]:
+        kept = {name: value for name, value in self._environment.items() if not (without and name.startswith(without))}
+        return {**kept, **(env or {})}
+
     def _started(
-        self, command: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, *, stdin: bool
+        self, command: Sequence[str], cwd: Path | None, env: Mapping[str, str], *, stdin: bool
     ) -> subprocess.Popen[str]:
         try:
             return subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**self._environment, **(env or {})},
+                env=env,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

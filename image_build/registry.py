@@ -310,6 +310,6 @@ def _reached(headers: Mapping[str, str], otherwise: int) -> int:
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -16,19 +16,22 @@ PROGRAM = "/usr/lib/rouse"
 """Rouse's virtual environment on an appliance."""
 
 _ENABLED = (
+    "rouse-boot-deadline.timer",
     "rouse-etc-good.service",
+    "rouse-healthy.service",
     "rouse-host-keys.service",
     "run-rouse-config.mount",
     "systemd-networkd.service",
     "systemd-resolved.service",
     "systemd-timesyncd.service",
-    "serial-getty@ttyS0.service",
     "ssh.service",
 )
 _DISABLED = (
-    "mosquitto.service",
-    "wpa_supplicant.service",
-    "nftables.service",
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer"),  # packages come with the image
+    *("e2scrub_all.timer", "e2scrub_reap.service"),  # there is no LVM
+    "smartmontools.service",  # its mail reaches nobody; `rouse preflight` asks the disks
+    "iwd.service",  # udev starts it where there is a wireless interface
+    "prometheus-node-exporter.service",  # monitoring is for `rouse deploy`
     "systemd-networkd-persistent-storage.service",
 )
 _INSTALL = f"""

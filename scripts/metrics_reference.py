@@ -14,8 +14,13 @@ from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from appliance.agents.metrics import AgentMetrics
-from appliance.bus.messages import NodeTelemetry
+from appliance.backup.record import Record
+from appliance.backup.record import metrics as backup_metrics
+from appliance.bus.house_metrics import HouseCollector
+from appliance.bus.messages import NodeTelemetry, Presence
 from appliance.bus.metrics import BusMetrics
+from appliance.bus.power_messages import NodeEnergy
+from appliance.bus.update_messages import NodeUpdate
 from appliance.experts.metrics import ExpertMetrics
 from appliance.gateway.answer import Usage
 from appliance.gateway.metrics import EndpointCollector, EndpointState, GatewayMetrics
@@ -24,6 +29,8 @@ from appliance.node.energy.monitor import EnergyMetrics
 from appliance.node.sleeping.metrics import SleepMetrics
 from appliance.node.status import NodeCollector
 from appliance.node.supervised import ExpertLoad, ExpertState
+from appliance.power.metrics import PowerMetrics
+from appliance.security.ca.metrics import CertificateCollector
 
 MARKER = "<!-- Everything below is written by scripts/metrics_reference.py; change the metrics instead. -->"
 
@@ -41,11 +48,18 @@ def hub() -> CollectorRegistry:
     """Return what the hub exports, with an expert."""
     registry = CollectorRegistry()
     BusMetrics(registry)
+    CertificateCollector(lambda: {("node", "attic"): 0.0}, registry)
+    heard = HouseCollector(registry).node("attic")
+    if heard is not None:
+        heard.presence = Presence(state="online")
+        heard.update = NodeUpdate(installed="1", state="idle")
+        heard.energy = NodeEnergy(source="plug", watts=0, used_kwh=0, saved_kwh=0, since=0)
     AgentMetrics(registry)
     gateway = GatewayMetrics(registry)
     gateway.gaps("small").note(0.01)
     gateway.count_tokens("small", Usage(1, 1))
     EndpointCollector(lambda: [EndpointState("small", "attic", "closed", 0, 0.0)], registry)
+    PowerMetrics(registry)
     return registry
 
 
@@ -65,10 +79,16 @@ def expert() -> CollectorRegistry:
     return ExpertMetrics("small").registry
 
 
+def backup() -> CollectorRegistry:
+    """Return what a backup leaves for the node exporter."""
+    return backup_metrics(Record())
+
+
 PROCESSES: tuple[tuple[str, str, Callable[[], CollectorRegistry]], ...] = (
     ("The hub", "`GET /metrics` of the gateway, port 8100, with the gateway's key.", hub),
     ("A node", "`GET /metrics` of the node daemon, port 8101, on this machine only unless it is opened.", node),
     ("An expert", "`GET /metrics` of the expert, on the port that it announces, with the experts' key.", expert),
+    ("Backups", "In a text file that the node exporter passes on, port 9100.", backup),
     ("The hub and the node daemon besides", "What Python and the kernel know of the process.", process_registry),
 )
 

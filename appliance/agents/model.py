@@ -49,14 +49,14 @@ class _PartialCall:
         """Whether all pieces of the arguments are there; none at all may be the beginning of some."""
         try:
             json.loads("".join(self.arguments))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return True
 
     def whole(self) -> ToolCall:
         try:
             return ToolCall(id=self.id, name=self.name, arguments=json.loads("".join(self.arguments) or "{}"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(
                 "model_error", f"The model called {self.name!r} with arguments that are no JSON."
             ) from error
@@ -103,7 +103,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> ModelError:
     try:
         error = (await response.json())["error"]
         code, message = error.get("code"), str(error["message"])
-    except (aiohttp.ClientError, ValueError, KeyError, TypeError, AttributeError):
+    except (aiohttp.ClientError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         code, message = None, f"The gateway answered HTTP {response.status}."
     if code == "no_expert":
         return ModelError("no_expert", message)
@@ -122,7 +122,7 @@ async def _data_lines(content: aiohttp.StreamReader) -> AsyncIterator[Any]:
             return
         try:
             yield json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError("model_error", "The model's answer could not be read.") from error
     raise ModelError("model_error", "The model's answer broke off.")
 

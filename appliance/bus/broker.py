@@ -4,48 +4,24 @@ import asyncio
 import logging
 import socket
 import ssl
-import tempfile
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
-from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import AMQTTError
-from amqtt.plugins.topic_checking import TopicAccessControlListPlugin
 from amqtt.session import Session
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 
+from appliance.bus.broker_access import LISTENER, Account, Gatekeeper, StrictBroker
 from appliance.bus.errors import BusConfigurationError
 
+__all__ = ["Account", "EmbeddedBroker", "Listener", "server_tls"]
+
 _log = logging.getLogger(__name__)
-
-_LISTENER = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user of the broker and the topic filters it may use."""
-
-    password: str = field(repr=False)
-    publish: tuple[str, ...] = ("#",)
-    subscribe: tuple[str, ...] = ("#",)
-
-
-class AccessControl(TopicAccessControlListPlugin):
-    """amqtt's access control with the option that its own configuration class forgets (0.12.1)."""
-
-    @dataclass
-    class Config(TopicAccessControlListPlugin.Config):
-        """Topic filters by user."""
-
-        subscribe_acl: dict[str, list[str]] = field(default_factory=dict)
-        """Filters that a user may subscribe to."""
 
 
 class _Subscriptions(dict[str, list[tuple[Session, int]]]):
@@ -62,6 +38,16 @@ class _Subscriptions(dict[str, list[tuple[Session, int]]]):
         return {topic: list(subscribers) for topic, subscribers in super().items()}.items()
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where the broker listens; `setting` is named when the port is taken."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    setting: str = "broker.listen_port"
+
+
 class EmbeddedBroker:
     """The broker as an async context manager; `port` is the one that it listens on.
 
@@ -76,76 +62,76 @@ class EmbeddedBroker:
         port: int,
         accounts: Mapping[str, Account],
         tls: ssl.SSLContext | None = None,
+        more: Sequence[Listener] = (),
     ) -> None:
-        self._host = host
-        self._requested_port = port
+        """Take where to listen, and the accounts, which may change while it runs.
+
+        `more` are further listeners; `ports` says afterwards where they are.
+        """
+        self._listeners = (Listener(host, port, tls), *more)
         self._accounts = accounts
-        self._tls = tls
+        self._broker: StrictBroker | None = None
         self._stack = AsyncExitStack()
         self.port = port
+        self.ports: tuple[int, ...] = ()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            broker = await self._start_broker(stack)
-            listener = await self._listen(broker)
-            stack.push_async_callback(_close, listener)
+            self._broker = await self._start_broker(stack)
+            ports = []
+            for listener in self._listeners:
+                server = await self._listen(self._broker, listener)
+                stack.push_async_callback(_close, server)
+                ports.append(server.sockets[0].getsockname()[1])
+                _log.info("embedded MQTT broker listens on %s:%d", listener.host, ports[-1])
+            self.port, *_ = self.ports = tuple(ports)
             self._stack = stack.pop_all()
-        _log.info("embedded MQTT broker listens on %s:%d", self._host, self.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+        self._broker = None
 
-    async def _start_broker(self, stack: AsyncExitStack) -> Broker:
-        # amqtt reads the password file once, when it is built.
-        with tempfile.TemporaryDirectory(prefix="rouse-broker-") as folder:
-            password_file = Path(folder) / "passwords"
-            password_file.touch(mode=0o600)
-            hashes = await asyncio.to_thread(self._hash_passwords)
-            password_file.write_text(hashes, encoding="utf-8")
-            broker = Broker(self._configuration(password_file))
+    async def drop(self, user: str) -> None:
+        """End all connections of a user, whose account has changed or is gone."""
+        broker = self._broker
+        if broker is None:
+            return
+        for client, (session, handler) in list(broker.sessions.items()):
+            if session.username == user:
+                _log.info("embedded MQTT broker: the connection of %s is ended", client)
+                await handler.handle_connection_closed()
+
+    async def _start_broker(self, stack: AsyncExitStack) -> StrictBroker:
+        broker = StrictBroker(
+            BrokerConfig(
+                listeners={LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)},
+                plugins={f"{Gatekeeper.__module__}.{Gatekeeper.__name__}": {"accounts": self._accounts}},
+            )
+        )
         broker._subscriptions = _Subscriptions()  # noqa: SLF001 - see there
         await broker.start()
         stack.push_async_callback(broker.shutdown)
         return broker
 
-    def _hash_passwords(self) -> str:
-        hasher = PasswordHash((Argon2Hasher(),))
-        return "".join(f"{name}:{hasher.hash(account.password)}\n" for name, account in self._accounts.items())
-
-    def _configuration(self, password_file: Path) -> BrokerConfig:
-        return BrokerConfig(
-            listeners={_LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)},
-            plugins={
-                "amqtt.plugins.authentication.FileAuthPlugin": {"password_file": password_file},
-                f"{__name__}.{AccessControl.__name__}": {
-                    "publish_acl": {name: list(account.publish) for name, account in self._accounts.items()},
-                    "subscribe_acl": {name: list(account.subscribe) for name, account in self._accounts.items()},
-                },
-            },
-        )
-
-    async def _listen(self, broker: Broker) -> asyncio.Server:
+    async def _listen(self, broker: StrictBroker, listener: Listener) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # Small messages must not wait for each other (Nagle's algorithm).
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), _LISTENER)
+                await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), LISTENER)
             except (AMQTTError, OSError) as error:
                 _log.warning("embedded MQTT broker: a client was dropped: %s", error)
 
         try:
-            server = await asyncio.start_server(connected, self._host, self._requested_port, ssl=self._tls)
+            return await asyncio.start_server(connected, listener.host, listener.port, ssl=listener.tls)
         except OSError as error:
-            where = f"{self._host}:{self._requested_port}"
             raise BusConfigurationError(
-                f"the embedded MQTT broker can't listen on {where}: {error.strerror}. "
-                "Set broker.listen_port to a free port, or broker.url to the broker that runs there."
+                f"the embedded MQTT broker can't listen on {listener.host}:{listener.port}: {error.strerror}. "
+                f"Set {listener.setting} to a free port, or broker.url to the broker that runs there."
             ) from error
-        self.port = server.sockets[0].getsockname()[1]
-        return server
 
 
 async def _close(server: asyncio.Server) -> None:

@@ -242,6 +242,14 @@ class ExpertAttempt(Message):
     seconds: Annotated[float, Field(ge=0)]
 
 
+class WokenNode(Message):
+    """A machine that was woken for an answer."""
+
+    node: str
+    seconds: Annotated[float, Field(ge=0)]
+    """How long the request waited until the expert was ready."""
+
+
 class Origin(Message):
     """Where an answer comes from."""
 
@@ -253,6 +261,10 @@ class Origin(Message):
     """Who chose it: `request`, `agent`, `settings`, or a router's name."""
     attempts: Annotated[tuple[ExpertAttempt, ...], Field(max_length=100)] = ()
     """Experts that were asked, in order; those before the last did not answer in time."""
+    woken: WokenNode | None = None
+    """The machine that was woken to answer."""
+    waking: str | None = None
+    """The machine of the first choice, when another answered while it was being woken."""
 
 
 class ReplyFinished(_Reply):

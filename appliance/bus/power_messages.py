@@ -34,12 +34,16 @@ class NodePower(Message):
 
 
 class PowerCommand(Message):
-    """A wish for a node: the node itself obeys `sleep` and `stay_awake`, the hub `wake`."""
+    """A wish for a node: the node itself obeys `sleep`, `stay_off` and `stay_awake`, the hub `wake` and `recover`.
+
+    The hub also heeds `stay_off`: it neither wakes nor recovers the node until somebody asks for it.
+    """
 
     id: RequestId
-    action: Literal["sleep", "wake", "stay_awake"]
+    action: Literal["sleep", "wake", "stay_awake", "stay_off", "recover"]
     until: UnixTime | None = None
-    """Of `stay_awake`, when it ends; until the next `sleep` when not set. Of `sleep`, when it is no longer wanted."""
+    """Of `stay_awake`, when it ends; until the next `sleep` when not set. Of `sleep`, when it is no longer wanted. Of
+    `stay_off`, when it may be woken again; until a `wake`, `recover` or `stay_awake` when not set."""
     reason: Sentence = ""
 
 
@@ -57,5 +61,7 @@ class NodeEnergy(Message):
     used_kwh: Amount
     saved_kwh: Amount
     """Against a machine that is always on."""
+    baseline: Literal["measured", "settings"] = "settings"
+    """Where the watts of that machine come from: measured on the whole machine, or the settings."""
     since: UnixTime
     """When counting began."""

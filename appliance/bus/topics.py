@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from appliance.bus.certificate_messages import CertificateAnswer, CertificateRequest, HouseTrust
 from appliance.bus.errors import MalformedMessageError
 from appliance.bus.messages import (
     AgentAnnouncement,
@@ -26,6 +27,8 @@ from appliance.bus.messages import (
 )
 from appliance.bus.pairing_messages import PairedNode, PairingClaim, PairingOffer, PairingResult
 from appliance.bus.power_messages import NodeEnergy, NodePower, PlugReading, PowerCommand
+from appliance.bus.update_messages import NodeUpdate, UpdateCommand
+from appliance.bus.waking_messages import PlugCommand, PlugResult, RepairNotice, WakeHint
 
 ROOT = "rouse/v1"
 MAX_PAYLOAD_BYTES = 1_000_000
@@ -238,6 +241,56 @@ NODE_ENERGY: Topic[NodeEnergy] = Topic(
     "What a node uses, and what its sleep has saved.",
     retain=True,
 )
+HOUSE_TRUST: Topic[HouseTrust] = Topic(
+    "houseTrust", f"{ROOT}/hub/trust", HouseTrust, "hub", "The certificate authorities of the house.", retain=True
+)
+CERTIFICATE_REQUEST: Topic[CertificateRequest] = Topic(
+    "certificateRequest",
+    f"{ROOT}/nodes/{{node}}/certificate/requests",
+    CertificateRequest,
+    "node",
+    "A node renews its certificate.",
+)
+CERTIFICATE_ANSWER: Topic[CertificateAnswer] = Topic(
+    "certificateAnswer",
+    f"{ROOT}/nodes/{{node}}/certificate/answers",
+    CertificateAnswer,
+    "hub",
+    "A node's new certificate.",
+)
+
+NODE_UPDATE: Topic[NodeUpdate] = Topic(
+    "nodeUpdate",
+    f"{ROOT}/nodes/{{node}}/update",
+    NodeUpdate,
+    "node",
+    "The image that a node runs, and what becomes of the next one.",
+    retain=True,
+)
+UPDATE_COMMAND: Topic[UpdateCommand] = Topic(
+    "updateCommand", f"{ROOT}/nodes/{{node}}/update/commands", UpdateCommand, "client", "A wish for a node's image."
+)
+WAKE_HINT: Topic[WakeHint] = Topic(
+    "wakeHint", f"{ROOT}/hub/hints", WakeHint, "client", "Something after which an agent is likely to be asked soon."
+)
+PLUG_COMMAND: Topic[PlugCommand] = Topic(
+    "plugCommand", f"{ROOT}/nodes/{{node}}/power/plug/commands", PlugCommand, "hub", "A wish for a node's smart plug."
+)
+PLUG_RESULT: Topic[PlugResult] = Topic(
+    "plugResult",
+    f"{ROOT}/nodes/{{node}}/power/plug/results",
+    PlugResult,
+    "client",
+    "What became of a wish for a node's smart plug.",
+)
+REPAIR_NOTICE: Topic[RepairNotice] = Topic(
+    "repairNotice",
+    f"{ROOT}/nodes/{{node}}/repair",
+    RepairNotice,
+    "hub",
+    "A node that is missed and could not be brought back.",
+    retain=True,
+)
 
 ALL: tuple[Topic[Any], ...] = (
     HUB_STATUS,
@@ -254,8 +307,17 @@ ALL: tuple[Topic[Any], ...] = (
     POWER_COMMAND,
     PLUG_READING,
     NODE_ENERGY,
+    NODE_UPDATE,
+    UPDATE_COMMAND,
+    WAKE_HINT,
+    PLUG_COMMAND,
+    PLUG_RESULT,
+    REPAIR_NOTICE,
     PAIRING_OFFER,
     PAIRING_CLAIM,
     PAIRING_RESULT,
     PAIRED_NODE,
+    HOUSE_TRUST,
+    CERTIFICATE_REQUEST,
+    CERTIFICATE_ANSWER,
 )

@@ -16,17 +16,18 @@ LONGEST_NAME = 22
 
 STYLE = """\
 svg{font:13px system-ui,sans-serif;color-scheme:light dark}
-.page{fill:#fff}text{fill:#222}.title{font-weight:600;font-size:15px}.grid{stroke:#ddd}.axis{stroke:#666}
+.page{fill:#fff}text{fill:#222}.title{font-weight:600;font-size:15px}.grid{stroke:#ddd}.axis{stroke:#666}.label{font-size:11px}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
 @media (prefers-color-scheme:dark){.page{fill:#161b22}text{fill:#e6e6e6}.grid{stroke:#30363d}.axis{stroke:#8b949e}}"""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named line through points (x, y); what an axis can't show is left out."""
+    """A named line through points (x, y); what an axis can't show is left out. Points may have labels, in order."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,11 @@ def _panel(chart: Chart) -> str:
         f'<g transform="translate(16 {TOP + height / 2}) rotate(-90)">{_text(0, 0, chart.y.title, "middle")}</g>'
     )
     for number, one in enumerate(chart.series):
-        places = [place(point) for point in one.points if across.shows(point[0]) and up.shows(point[1])]
+        shown = [across.shows(point[0]) and up.shows(point[1]) for point in one.points]
+        places = [place(point) for point, can_be in zip(one.points, shown, strict=True) if can_be]
         parts += _line(places, one.name, number, row=TOP + 6 + 22 * number)
+        labels = [text for text, can_be in zip(one.labels, shown, strict=False) if can_be]
+        parts += _labels(places, labels, above=number % 4 < 2)
     return "".join(parts)
 
 
@@ -92,6 +96,16 @@ def _line(places: Sequence[tuple[float, float]], name: str, number: int, *, row:
         parts.append(f'<path class="line" {stroke} d="M{path}"/>')
     parts += [f'<circle fill="{colour}" r="3" cx="{across:.1f}" cy="{down:.1f}"/>' for across, down in places]
     return parts
+
+
+def _labels(places: Sequence[tuple[float, float]], labels: Sequence[str], *, above: bool) -> list[str]:
+    """Return the points' labels: to the upper right, or to the lower left."""
+    away, down, anchor = (6.0, -6.0, "start") if above else (-6.0, 14.0, "end")
+    return [
+        _text(place[0] + away, place[1] + down, _short(text), anchor, "label")
+        for place, text in zip(places, labels, strict=False)
+        if text
+    ]
 
 
 def _text(across: float, down: float, text: str, anchor: str, kind: str = "") -> str:

@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from appliance import __version__
-from appliance.cli import bench, config, console, first_boot, image, model, pair, router, services, tune
 from appliance.cli.command_line import CommandError, CommandLine
+from appliance.cli.lazy import LazyGroup
 from appliance.models.errors import ModelError
 from appliance.settings import SettingsError
 
 DEFAULT_CONFIG_DIR = Path("/etc/rouse")
 
 
-class _Root(TyperGroup):
+class _Root(LazyGroup):
     """Says errors on standard error: those in the settings exit with 2, as wrong usage does, others with 1."""
+
+    prefix = "appliance.cli."
+    groups = frozenset(
+        {
+            *("backup", "bench", "certificate", "config", "first-boot", "image"),
+            *("model", "pair", "power", "router", "update"),
+        }
+    )
+    members = frozenset({"console", "deploy", "expert", "hub", "node", "preflight", "rpc-worker", "tune"})
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -39,16 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(config.app, name="config")
-app.add_typer(model.app, name="model")
-app.add_typer(bench.app, name="bench")
-app.add_typer(router.app, name="router")
-app.add_typer(first_boot.app, name="first-boot")
-app.add_typer(pair.app, name="pair")
-console.add_to(app)
-app.add_typer(image.app, name="image")
-services.add_to(app)
-tune.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the option's value so

@@ -24,7 +24,7 @@ from appliance.benchmark.load import LoadTest, Plan, check_some_succeeded
 from appliance.benchmark.report import Report
 from appliance.benchmark.table import shown
 from appliance.cli.command_line import CommandError, command_line
-from appliance.security.broker import secrets_folder
+from appliance.security.layout import secret_file
 
 app = typer.Typer(invoke_without_command=True, help="Measure a server under load.")
 
@@ -125,7 +125,7 @@ def _target(
         settings = command_line(context).load().settings
         host = settings.gateway.host if settings.gateway.host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}/v1"
-        key_file = key_file or (None if key else secrets_folder(settings) / "gateway.key")
+        key_file = key_file or (None if key else secret_file(settings.paths.state, "gateway.key"))
     elif not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url!r} must start with http:// or https://.", param_hint="--url")
     if key_file is not None:

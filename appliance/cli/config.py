@@ -1,7 +1,7 @@
 """`rouse config`: look at the settings and check them."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -44,3 +44,17 @@ def check(context: typer.Context) -> None:
         raise typer.Exit(1) from None
     changed = sum(source.layer != "default" for source in loaded.sources.values())
     typer.echo(f"The settings are valid: {changed} set, {len(loaded.sources) - changed} at their defaults.")
+
+
+@app.command(hidden=True)
+def runs(
+    context: typer.Context,
+    what: Annotated[Literal["hub", "broker"], typer.Argument(help="hub, or broker for a mosquitto of the hub's own.")],
+) -> None:
+    """Exit with 0 when this machine runs it and with 1 when it does not; units ask so (ExecCondition=)."""
+    settings = command_line(context).load().settings
+    hub = "hub" in settings.node.roles
+    broker = hub and settings.broker.url is None and settings.broker.own == "mosquitto"
+    if not (broker if what == "broker" else hub):
+        typer.echo(f"This machine runs no {what} of its own.")
+        raise typer.Exit(1)

@@ -12,14 +12,13 @@ from appliance.console.sources import Sources
 from appliance.console.terminal import Terminal
 from appliance.firstboot.report import STATUS_FILE
 from appliance.node.identity import node_name
+from appliance.preflight.summary import read_summary
 from appliance.settings import InvalidSettingsError, Settings
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command()(console)
+app = typer.Typer()
 
 
+@app.command()
 def console(
     context: typer.Context,
     *,
@@ -34,7 +33,13 @@ def console(
         settings = command_line(context).load().settings
     except InvalidSettingsError as error:
         settings, errors = Settings(), tuple(str(problem) for problem in error.problems)
-    sources = Sources(settings=settings, name=node_name(settings.node), first_boot=STATUS_FILE, errors=errors)
+    sources = Sources(
+        settings=settings,
+        name=node_name(settings.node),
+        first_boot=STATUS_FILE,
+        preflight=read_summary,
+        errors=errors,
+    )
 
     async def show() -> None:
         stop = asyncio.Event()

@@ -70,6 +70,53 @@ def build(
 
 
 @app.command()
+def repack(
+    *,
+    version: Annotated[str, typer.Option("--image-version", help="Version to give it.")],
+    architecture: ArchitectureOption = "amd64",
+    work: Work = Path("build/image"),
+    output: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for what is published.")] = None,
+    verify_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public keys that updates are accepted of.")
+    ] = None,
+) -> None:
+    """Pack the last build's root again under another version: the files for updates alone, to try an update with."""
+    with _errors(), _shown() as (on_step, on_line):
+        folder = _prepared(
+            version=version,
+            architecture=architecture,
+            work=work,
+            output=output,
+            on_step=on_step,
+            on_line=on_line,
+            verify_key=verify_key,
+        ).repack()
+    _print_files(folder)
+
+
+def wheelhouse(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Folder that is made, or replaced.")],
+    *,
+    architecture: ArchitectureOption = "amd64",
+    work: Work = Path("build/image"),
+) -> None:
+    """Make the folder of wheels that Debian machines are deployed from (`deploy.wheelhouse`)."""
+    with _errors(), _shown() as (on_step, on_line):
+        from image_build.gathering import gather  # noqa: PLC0415 - the sources' own
+
+        made = _prepared(
+            version=__version__,
+            architecture=architecture,
+            work=work,
+            output=None,
+            on_step=on_step,
+            on_line=on_line,
+        )
+        gather(made.wheelhouse(), folder)
+    typer.echo(f"{folder}: {sum(1 for _ in folder.glob('*.whl'))} wheels")
+
+
+@app.command()
 def lock(*, architecture: ArchitectureOption = "amd64", work: Work = Path("build/image")) -> None:
     """Take the Debian mirror's newest packages into the lock file."""
     with _errors(), _shown() as (on_step, on_line):
@@ -191,15 +238,16 @@ def _errors() -> Iterator[None]:
     """Turn errors of the build into the command's; say so where the sources are not there."""
     try:
         from image_build.errors import ImageError  # noqa: PLC0415 - the sources' own
+
+        try:
+            yield
+        except ImageError as error:
+            raise CommandError(str(error)) from error
     except ImportError as error:
         raise CommandError(
             "images are built from a checkout of Rouse's sources: run `make image` there "
             f"(the module {error.name} is not here)"
         ) from error
-    try:
-        yield
-    except ImageError as error:
-        raise CommandError(str(error)) from error
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from appliance.routing.rules import rules_of
 from appliance.routing.table import fingerprint, split, split_by
 from appliance.routing.training import COST_WEIGHT, METHODS, fit
 from appliance.routing.versions import RouterVersions
-from appliance.security.broker import secrets_folder
+from appliance.security.layout import secret_file
 from appliance.security.secrets import SecretError, read_secret
 from appliance.settings.model import Settings
 
@@ -267,7 +267,7 @@ def _source(text: str, settings: Settings, key_file: Path | None) -> Source:
     if not url:
         host = settings.gateway.host if settings.gateway.host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}/v1"
-        key_file = key_file or (None if key else secrets_folder(settings) / "gateway.key")
+        key_file = key_file or (None if key else secret_file(settings.paths.state, "gateway.key"))
     elif not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url!r} must start with http:// or https://.", param_hint="--expert")
     if key_file is not None:

@@ -19,12 +19,10 @@ from appliance.experts.tuning.store import Subject, TuningStore
 from appliance.node.serving import TUNING, engine_settings
 from appliance.settings.model import Settings
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the root."""
-    app.command("tune")(tune_experts)
+app = typer.Typer()
 
 
+@app.command("tune")
 def tune_experts(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Name of an expert in the settings; all when left out.")] = None,

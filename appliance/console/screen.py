@@ -38,6 +38,8 @@ def facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "power", snapshot.power
     if snapshot.update is not None:
         yield "update", snapshot.update
+    if snapshot.preflight is not None:
+        yield "preflight", snapshot.preflight
     yield "errors", "; ".join(snapshot.errors) or "none"
 
 

@@ -46,5 +46,7 @@ class Snapshot:
     """Name and state."""
     power: str | None = None
     update: str | None = None
+    preflight: str | None = None
+    """What the last check of the machine found, in a line."""
     errors: tuple[str, ...] = ()
     machine: Machine | None = field(default=None, compare=False)

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Sources:
     name: str
     first_boot: Path
     """What `rouse first-boot apply` left."""
+    preflight: Callable[[], Mapping[str, Any] | None] = lambda: None
+    """Reads what the last check of the machine came to."""
     errors: tuple[str, ...] = ()
     """What went wrong before, such as settings that can't be read."""
 
@@ -56,6 +58,7 @@ class Sources:
             experts=tuple((clean(name), clean(state)) for name, state in sorted(experts.items())),
             power=_state(health.get("power")),
             update=_state(health.get("update")),
+            preflight=self._preflight(),
             errors=(*self.errors, *self._first_boot_errors()),
             machine=read_machine(),
         )
@@ -63,6 +66,10 @@ class Sources:
     async def renew_code(self) -> None:
         """Have another pairing code, if the node shows one."""
         await _ask("http://node/code", socket=self.settings.pairing.socket, method="POST")
+
+    def _preflight(self) -> str | None:
+        told = self.preflight()
+        return clean(told.get("summary")) if told is not None else None
 
     async def _health(self) -> Mapping[str, Any]:
         node = self.settings.node

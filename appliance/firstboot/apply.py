@@ -18,6 +18,7 @@ from appliance.firstboot import files
 from appliance.firstboot.candidate import FILE_NAME, Candidate, find_file, read_candidate
 from appliance.firstboot.errors import ApplyError, RefusedFileError
 from appliance.firstboot.mount import writable
+from appliance.firstboot.password import set_password
 from appliance.firstboot.plan import ADMINISTRATOR, ZONES, Plan, own_host_name, plan
 from appliance.firstboot.planned import PlannedFile
 from appliance.firstboot.report import ERRORS_NAME, STATUS_FILE, Status, errors_text
@@ -94,7 +95,8 @@ def apply(folder: Path, machine: Machine) -> Outcome:
     except RefusedFileError as error:
         found, problems = True, error.problems
     wanted = _accepted(machine)
-    changed = tuple(_carry_out(wanted, machine))
+    hashed = wanted.password_hash.get_secret_value() if wanted is not None and wanted.password_hash else None
+    changed = (*_carry_out(wanted, machine), *set_password(machine.root, machine.administrator, hashed))
     status = Status("bad" if problems else "good" if found else "none", problems, kept=wanted is not None)
     _tell(folder, machine, status)
     return Outcome(status, changed)

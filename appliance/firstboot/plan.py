@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from appliance.firstboot.networks import network_files, wifi_files
 from appliance.firstboot.planned import PlannedFile
 from appliance.settings.model import Settings
@@ -25,6 +27,8 @@ class Plan:
     files: tuple[PlannedFile, ...]
     hostname: str | None
     time_zone: str | None
+    password_hash: SecretStr | None = None
+    """The administrator's."""
 
 
 def plan(settings: Settings, content: bytes, *, administrator: str = ADMINISTRATOR) -> Plan:
@@ -36,7 +40,12 @@ def plan(settings: Settings, content: bytes, *, administrator: str = ADMINISTRAT
         administrator: the user that the SSH keys are for.
     """
     hostname = settings.system.hostname or host_name_of(settings.node.name)
-    return Plan(tuple(_files(settings, content, hostname, administrator)), hostname, settings.system.time_zone)
+    return Plan(
+        files=tuple(_files(settings, content, hostname, administrator)),
+        hostname=hostname,
+        time_zone=settings.system.time_zone,
+        password_hash=settings.system.password_hash,
+    )
 
 
 def host_name_of(node: str | None) -> str | None:

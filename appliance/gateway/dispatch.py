@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import aiohttp
@@ -27,19 +27,22 @@ from appliance.gateway.answer import (
 )
 from appliance.gateway.balance import Balance
 from appliance.gateway.errors import (
+    AsleepError,
     AttemptError,
     BusyError,
     ExpertDiedError,
     ExpertFailedError,
     OverloadedError,
     SilentError,
+    StillAsleepError,
 )
 from appliance.gateway.health import Health
 from appliance.gateway.metrics import Gaps, GatewayMetrics
-from appliance.gateway.origin import Attempt, Candidate, Origin
+from appliance.gateway.origin import Attempt, Candidate, Origin, Roused
 from appliance.gateway.plan import Planner
 from appliance.gateway.request import Request
 from appliance.gateway.upstream import Begun, Upstream
+from appliance.gateway.waking import Bedroom
 from appliance.settings.model import GatewaySettings
 
 _log = logging.getLogger(__name__)
@@ -118,6 +121,7 @@ class Dispatcher:
         *,
         upstream: Upstream,
         planner: Planner,
+        bedroom: Bedroom,
         health: Health,
         balance: Balance,
         settings: GatewaySettings,
@@ -125,6 +129,7 @@ class Dispatcher:
     ) -> None:
         self._upstream = upstream
         self._planner = planner
+        self._bedroom = bedroom
         self._health = health
         self._balance = balance
         self._settings = settings
@@ -138,11 +143,13 @@ class Dispatcher:
 
         Raises:
             UnknownModelError: no expert of that name has ever been announced.
-            NoExpertError: none that could answer became ready within the time to a first token.
+            NoExpertError: none that could answer became ready within the time to a first token, or is on a machine
+                that does not wake.
             BusyError: every candidate has too much to do.
             ExpertFailedError: every candidate failed.
         """
-        won = await self._first_answer(_Work(request, deque(await self._planner.plan(request))))
+        plan = await self._planner.plan(request)
+        won = await self._first_answer(_Work(request, deque(plan.candidates), plan.waking))
         begun, endpoint = won.begun, won.origin.candidate.endpoint
         name = endpoint.name
         self._metrics.decisions.labels(router=won.origin.candidate.router, expert=name).inc()
@@ -168,15 +175,39 @@ class Dispatcher:
     async def _first_answer(self, work: "_Work") -> "_Won":
         while work.candidates:
             candidate = work.candidates.popleft()
-            other = self._hedge(work, candidate)
             with contextlib.suppress(AttemptError):
+                if candidate.endpoint.asleep:
+                    candidate = await self._rouse(candidate, work)
+                other = self._hedge(work, candidate)
                 if other is None:
                     return work.won(candidate, await self._attempt(candidate, work))
                 return await self._race(candidate, other, work)
-        if work.busy:
+        if work.asleep and len(work.asleep) == len(work.attempts):
+            raise StillAsleepError(
+                "No expert can answer: " + " ".join(_sentence(one) for one in work.asleep[:MAX_NAMED])
+            )
+        if work.busy and len(work.asleep) < len(work.attempts):
             raise BusyError("Every expert has too much to do. Try again in a moment.")
         tried = [f"{one.endpoint.name} on {one.endpoint.node}: {one.outcome}" for one in work.attempts]
         raise ExpertFailedError("No expert answered: " + "; ".join(tried[:MAX_NAMED]))
+
+    async def _rouse(self, candidate: Candidate, work: "_Work") -> Candidate:
+        """Wake a candidate's machine, and return the candidate as it is then.
+
+        Raises:
+            AttemptError: it does not wake. That has been noted.
+        """
+        endpoint = candidate.endpoint
+        started = time.perf_counter()
+        try:
+            ready, work.woken = await self._bedroom.rouse(endpoint)
+        except AsleepError as error:
+            work.asleep.append(str(error))
+            work.attempts.append(Attempt(endpoint, str(error), time.perf_counter() - started))
+            self._metrics.failovers.labels(expert=endpoint.name).inc()
+            _log.warning("expert %s on %s was not woken: %s", endpoint.name, endpoint.node, error)
+            raise
+        return replace(candidate, endpoint=ready)
 
     async def _attempt(self, candidate: Candidate, work: "_Work") -> "_Success":
         """Ask one candidate. Whoever gets the answer ends its place in the balance.
@@ -221,6 +252,8 @@ class Dispatcher:
         if "tools" in request.needs:
             return None
         for other in work.candidates:
+            if other.endpoint.asleep:
+                continue
             same = other.endpoint.name == candidate.endpoint.name
             if (same or not request.names_an_expert) and self._health.state(other.endpoint.key) == "closed":
                 return other
@@ -289,10 +322,23 @@ class _Work:
 
     request: Request
     candidates: deque[Candidate]
+    waking: str | None = None
+    """The node that is being woken meanwhile."""
+    woken: Roused | None = None
+    """The node that was woken for this request."""
+    asleep: list[str] = field(default_factory=list)
+    """Why each that did not wake did not."""
     attempts: list[Attempt] = field(default_factory=list)
     busy: bool = True
     """Whether every candidate that was asked has too much to do."""
 
     def won(self, candidate: Candidate, success: _Success) -> _Won:
         attempts = (*self.attempts, Attempt(candidate.endpoint, "answered", success.seconds))
-        return _Won(success.begun, success.begun_at, Origin(candidate, attempts))
+        woken = self.woken if self.woken is not None and self.woken.node == candidate.endpoint.node else None
+        return _Won(success.begun, success.begun_at, Origin(candidate, attempts, woken, self.waking))
+
+
+def _sentence(text: str) -> str:
+    """Return what went wrong as a sentence."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."

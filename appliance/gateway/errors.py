@@ -2,6 +2,7 @@
 
 GatewayError
 ├── NoExpertError         nothing can answer at this moment: 503, try again later
+│   └── StillAsleepError  those that could are on machines that do not wake: 503, look after them
 ├── BusyError             every candidate has too much to do: 503, try again later
 ├── UnknownModelError     the model's name is not known: 404, choose another
 ├── InvalidRequestError   the request can't be understood: 400, mend it
@@ -9,6 +10,7 @@ GatewayError
 ├── ExpertFailedError     every candidate failed before its first token: 502
 ├── ExpertDiedError       the expert stopped after its first token: an error event in the stream
 └── AttemptError          one candidate did not answer: the next is asked, the client never sees it
+    ├── AsleepError       its machine sleeps and was not woken
     ├── SilentError       there was no answer at all
     ├── OverloadedError   it has too much to do
     └── BadAnswerError    it answered, but not what was asked for
@@ -34,6 +36,10 @@ class NoExpertError(GatewayError):
 
     status = 503
     code = "no_expert"
+
+
+class StillAsleepError(NoExpertError):
+    """Every expert that could answer is on a machine that does not wake."""
 
 
 class BusyError(GatewayError):
@@ -83,6 +89,10 @@ class ExpertDiedError(GatewayError):
 
 class AttemptError(GatewayError):
     """One candidate did not answer."""
+
+
+class AsleepError(AttemptError):
+    """Its machine sleeps, and was not woken in time."""
 
 
 class SilentError(AttemptError):

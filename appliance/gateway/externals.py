@@ -3,11 +3,14 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from appliance.errors import StartError
+from appliance.gateway.errors import BadAnswerError, SilentError
 from appliance.gateway.registry import EXTERNAL_NODE
 from appliance.routing.candidates import Endpoint
+from appliance.security.ca.errors import CaError
 from appliance.security.secrets import SecretError, read_secret
 from appliance.settings.model import ExternalSettings
 
@@ -37,19 +40,48 @@ class External:
     access: Access
 
 
+class NodeTrust(Protocol):
+    """How the house's nodes are verified."""
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Those that have a certificate."""
+
+    def client(self, node: str) -> ssl.SSLContext:
+        """Return what connects to a node, and to nobody else."""
+
+
 class AccessBook:
     """The access to every endpoint."""
 
-    def __init__(self, *, expert_key: str, externals: Mapping[str, External]) -> None:
-        """Take the key of the house's own experts, and the others by name."""
+    def __init__(self, *, expert_key: str, externals: Mapping[str, External], trust: NodeTrust | None = None) -> None:
+        """Take the key of the house's own experts, the others by name, and how nodes are verified."""
         self._own = {"Authorization": f"Bearer {expert_key}"}
         self._externals = externals
+        self._trust = trust
 
     def of(self, endpoint: Endpoint) -> Access:
-        """Return what a request to an endpoint needs."""
+        """Return what a request to an endpoint needs.
+
+        Raises:
+            BadAnswerError: a node that has a certificate is announced at an address where it would not show it.
+            SilentError: the hub's own certificate can't be used.
+        """
         if endpoint.external:
             return self._externals[endpoint.name].access
-        return Access(endpoint.name, endpoint.url.removesuffix("/v1") + "/health", self._own)
+        return Access(endpoint.name, endpoint.url.removesuffix("/v1") + "/health", self._own, self._tls(endpoint))
+
+    def _tls(self, endpoint: Endpoint) -> ssl.SSLContext | bool:
+        if self._trust is None:
+            return True
+        if not endpoint.url.startswith("https:"):
+            if endpoint.node in self._trust.nodes:
+                raise BadAnswerError(f"node {endpoint.node} has a certificate, but {endpoint.url} speaks no TLS")
+            return True
+        try:
+            return self._trust.client(endpoint.node)
+        except (SecretError, CaError) as error:
+            raise SilentError(str(error)) from error
 
 
 def external_experts(settings: Mapping[str, ExternalSettings]) -> dict[str, External]:

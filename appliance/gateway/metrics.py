@@ -16,6 +16,7 @@ from appliance.gateway.health import STATES, Key, State
 
 LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 GAP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+WAKE_BUCKETS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 ROUTER_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
 
 
@@ -50,6 +51,22 @@ class GatewayMetrics:
         )  # fmt: skip
         self.waiting = Gauge(
             "rouse_gateway_waiting_requests", "Requests that wait for an expert to be ready.", registry=registry
+        )
+        self.sleeping = Gauge(
+            "rouse_gateway_rousing_requests", "Requests that wait for a machine to wake up.", registry=registry
+        )
+        self.wakes = Counter(
+            "rouse_gateway_wakes",
+            "Requests whose expert was asleep; the outcome is woken, failed, or meanwhile where others answered.",
+            ["expert", "outcome"],
+            registry=registry,
+        )
+        self.wake_seconds = Histogram(
+            "rouse_gateway_wake_seconds",
+            "Time that a request waited until its expert, which was asleep, was ready.",
+            ["expert"],
+            buckets=WAKE_BUCKETS,
+            registry=registry,
         )
         self.refused = Counter(
             "rouse_gateway_refused_requests",

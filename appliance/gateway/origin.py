@@ -22,6 +22,17 @@ class Candidate:
     endpoint: Endpoint
     reason: str
     router: str
+    ranked: bool = True
+    """Whether anybody wants it in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roused:
+    """A machine that was woken for a request."""
+
+    node: str
+    seconds: float
+    """How long the request waited until the expert was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,17 @@ class Origin:
 
     candidate: Candidate
     attempts: Sequence[Attempt]
+    woken: Roused | None = None
+    """The machine that was woken to answer."""
+    waking: str | None = None
+    """The machine of the first choice, when another answers while it wakes."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers; whatever a router or a node says, they are short printable ASCII."""
         endpoint = self.candidate.endpoint
+        woken = {"X-Rouse-Woken": f"{self.woken.seconds:.1f}"} if self.woken is not None else {}
         return {
+            **woken,
             "X-Rouse-Expert": header_value(endpoint.name),
             "X-Rouse-Node": header_value(endpoint.node),
             "X-Rouse-Reason": header_value(self.candidate.reason),
@@ -58,6 +75,11 @@ class Origin:
 
     def _as_json(self) -> Mapping[str, Any]:
         endpoint = self.candidate.endpoint
+        power: dict[str, Any] = {}
+        if self.woken is not None:
+            power["woken"] = {"node": self.woken.node, "seconds": round(self.woken.seconds, 2)}
+        if self.waking is not None:
+            power["waking"] = self.waking
         return {
             "expert": endpoint.name,
             "node": endpoint.node,
@@ -72,6 +94,7 @@ class Origin:
                 }
                 for attempt in self.attempts[-MAX_ATTEMPTS:]
             ],
+            **power,
         }
 
 

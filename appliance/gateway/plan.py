@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from appliance.gateway.balance import Balance
@@ -13,6 +13,7 @@ from appliance.gateway.metrics import GatewayMetrics
 from appliance.gateway.origin import Candidate
 from appliance.gateway.registry import ExpertRegistry
 from appliance.gateway.request import MAX_QUOTED, Request
+from appliance.gateway.waking import Arrangement, Bedroom
 from appliance.routing.candidates import AUTO, Endpoint, Tier, names_of, rank, unfit
 from appliance.routing.decision import Decision, Router
 
@@ -33,14 +34,18 @@ class Planner:
         registry: ExpertRegistry,
         health: Health,
         balance: Balance,
+        bedroom: Bedroom,
         router: Router | None,
         metrics: GatewayMetrics,
         patience: float,
+        wanted: Callable[[str], None] = lambda _expert: None,
     ) -> None:
-        """Take the parts, and how many seconds to wait for an expert that is loading."""
+        """Take the parts, how many seconds to wait for an expert that is loading, and who hears what is wanted."""
         self._registry = registry
         self._health = health
         self._balance = balance
+        self._bedroom = bedroom
+        self._wanted = wanted
         self._router = router
         self._metrics = metrics
         self._patience = patience
@@ -52,8 +57,8 @@ class Planner:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def plan(self, request: Request) -> Sequence[Candidate]:
-        """Return the candidates, at least one, the one to ask first in front.
+    async def plan(self, request: Request) -> Arrangement:
+        """Return the candidates, at least one, the one to ask first in front; it may have to be woken.
 
         Waits while there are none but some is about to be ready.
 
@@ -67,12 +72,16 @@ class Planner:
         decision = await self._decide(request, endpoints)
         tiers = rank(endpoints, request.policy, decision)
         candidates = list(self._in_order(tiers, request))
-        return sorted(candidates, key=lambda candidate: self._health.is_asked_last(candidate.endpoint.key))
+        self._wanted(candidates[0].endpoint.name)
+        trusted = sorted(candidates, key=lambda candidate: self._health.is_asked_last(candidate.endpoint.key))
+        return self._bedroom.arrange(trusted, request)
 
     def _in_order(self, tiers: Iterable[Tier], request: Request) -> Iterable[Candidate]:
         for tier in tiers:
-            for endpoint in self._balance.sort(tier.endpoints, request.blocks):
-                yield Candidate(endpoint, tier.reason, tier.router)
+            awake = [endpoint for endpoint in tier.endpoints if not endpoint.asleep]
+            asleep = [endpoint for endpoint in tier.endpoints if endpoint.asleep]
+            for endpoint in (*self._balance.sort(awake, request.blocks), *asleep):
+                yield Candidate(endpoint, tier.reason, tier.router, tier.ranked)
 
     def _able(self, request: Request) -> Sequence[Endpoint]:
         """Return what can answer. An expert asked for by name is never left out, so that it can explain itself."""
@@ -80,7 +89,7 @@ class Planner:
             known = ", ".join((AUTO, *self._registry.names[:MAX_NAMED]))
             raise UnknownModelError(f"the model {request.model[:MAX_QUOTED]!r} is not known; choose one of: {known}")
         able = []
-        for endpoint in self._registry.ready:
+        for endpoint in (*self._registry.ready, *self._bedroom.endpoints):
             why = unfit(endpoint, request.needs, len(request.prompt))
             if why is None or (request.names_an_expert and endpoint.name == request.model):
                 able.append(endpoint)
@@ -104,7 +113,10 @@ class Planner:
 
     def _why_none(self, request: Request) -> str:
         able = f" with {' and '.join(sorted(request.needs))}" if request.needs else ""
-        reasons = self._registry.troubles(request.policy.experts)[:MAX_NAMED]
+        reasons = (
+            *self._registry.troubles(request.policy.experts)[:MAX_NAMED],
+            *self._bedroom.undisturbed(request.policy.experts)[:MAX_NAMED],
+        )
         return " ".join(
             (f"No expert{able} is ready.", *(reasons or ("Check that a node with the expert role is on.",)))
         )

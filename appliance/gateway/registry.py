@@ -5,10 +5,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from appliance.bus.client import Bus
 from appliance.bus.messages import ExpertStatus, NodeTelemetry, Presence
-from appliance.bus.topics import EXPERT_STATUS, NODE_STATUS, NODE_TELEMETRY
+from appliance.bus.power_messages import NodePower, PowerState
+from appliance.bus.topics import EXPERT_STATUS, NODE_POWER, NODE_STATUS, NODE_TELEMETRY
 from appliance.gateway.balance import Balance
 from appliance.gateway.health import Health, Key
 from appliance.routing.candidates import AUTO, Endpoint, names_of
@@ -44,14 +46,18 @@ class ExpertRegistry:
         self._crashed: set[Key] = set()
         self._offline: dict[str, float] = {}
         """When each node was lost."""
+        self._power: dict[str, PowerState] = {}
+        """What each node that is not awake said last: it is about to sleep, or does, or is off."""
         self._changed = asyncio.Event()
         self._full = False
         self._ready: tuple[Endpoint, ...] | None = None
+        self._asleep: tuple[Endpoint, ...] | None = None
 
     def attach(self, bus: Bus) -> None:
         """Subscribe to what the nodes say."""
         bus.subscribe(EXPERT_STATUS, self._on_expert)
         bus.subscribe(NODE_STATUS, self._on_node)
+        bus.subscribe(NODE_POWER, self._on_power)
         bus.subscribe(NODE_TELEMETRY, self._on_telemetry)
 
     @property
@@ -66,17 +72,41 @@ class ExpertRegistry:
             own = (
                 _endpoint(key, status, status.url)
                 for key, status in self._experts.items()
-                if status.state == "ready" and status.url is not None and key[0] not in self._offline
+                if status.state == "ready"
+                and status.url is not None
+                and key[0] not in self._offline
+                and key[0] not in self._power
             )
             self._ready = (*own, *self._externals)
         return self._ready
+
+    @property
+    def asleep(self) -> tuple[Endpoint, ...]:
+        """The endpoints on nodes that sleep, are off, or are about to: they were ready and will be again."""
+        if self._asleep is None:
+            self._asleep = tuple(
+                replace(_endpoint(key, status, status.url), asleep=True)
+                for key, status in self._experts.items()
+                if key[0] in self._power and status.state == "ready" and status.url is not None
+            )
+        return self._asleep
+
+    def endpoint(self, key: Key) -> Endpoint | None:
+        """Return an endpoint that is ready."""
+        return next((one for one in self.ready if one.key == key), None)
+
+    def is_coming(self, key: Key) -> bool:
+        """Whether an expert is about to be ready, if its node is awake."""
+        status = self._experts.get(key)
+        return status is not None and self._is_coming(key, status)
 
     def expected(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Names of the experts that a request for some, or for `auto`, should wait for.
 
         Those are the ones whose model is being loaded; those that crashed a moment ago, for their node starts
         them again; and those of a node that was lost a moment ago: after a restart of the broker, the nodes
-        are back some seconds after the hub. An expert that fails to start is not worth waiting for.
+        are back some seconds after the hub. An expert that fails to start is not worth waiting for, and one whose
+        node sleeps must be woken instead.
         """
         return tuple(
             key[1]
@@ -85,6 +115,8 @@ class ExpertRegistry:
         )
 
     def _is_coming(self, key: Key, status: ExpertStatus) -> bool:
+        if key[0] in self._power:
+            return False
         lost_at = self._offline.get(key[0])
         if lost_at is not None and lost_at + RETURN_SECONDS <= self._clock():
             return False
@@ -130,6 +162,17 @@ class ExpertRegistry:
             self._balance.forget_node(levels["node"])
         self._announce_change()
 
+    async def _on_power(self, power: NodePower | None, levels: Mapping[str, str]) -> None:
+        node = levels["node"]
+        before = self._power.pop(node, None)
+        if power is not None and power.state != "awake" and self._has_room(len(self._power)):
+            self._power[node] = power.state
+        if self._power.get(node) != before:
+            for key in self._experts:
+                if key[0] == node:
+                    self._health.forget(key)  # what failed while it fell asleep says nothing of it awake
+            self._announce_change()
+
     async def _on_telemetry(self, telemetry: NodeTelemetry | None, levels: Mapping[str, str]) -> None:
         node = levels["node"]
         if telemetry is None:
@@ -144,7 +187,7 @@ class ExpertRegistry:
         return count < MAX_EXPERTS
 
     def _announce_change(self) -> None:
-        self._ready = None
+        self._ready = self._asleep = None
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 
 from aiohttp import web
@@ -13,9 +13,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from appliance.gateway.dispatch import Answer, Dispatcher
 from appliance.gateway.errors import BusyError, ExpertDiedError, GatewayError, UnauthorizedError
+from appliance.gateway.keep_alive import KeptAlive
 from appliance.gateway.metrics import EndpointStates, GatewayMetrics
 from appliance.gateway.registry import ExpertRegistry
 from appliance.gateway.request import MAX_QUOTED, PATHS, read_request
+from appliance.gateway.waking import Bedroom
 from appliance.http_server import read_body
 from appliance.routing.candidates import Policy, names_of
 
@@ -34,6 +36,7 @@ class GatewayServer:
         *,
         dispatcher: Dispatcher,
         registry: ExpertRegistry,
+        bedroom: Bedroom,
         states: EndpointStates,
         policies: Mapping[str, Policy],
         metrics: GatewayMetrics,
@@ -41,12 +44,14 @@ class GatewayServer:
         api_key: str,
         max_body_bytes: int,
         max_requests: int,
+        keep_alive_after: float | None = None,
     ) -> None:
         """Take the parts.
 
         Args:
             dispatcher: answers requests.
             registry: which experts there are.
+            bedroom: which of them sleep and can be woken.
             states: how each of them is.
             policies: by what a request may give as its model instead of an expert's name.
             metrics: the gateway's own.
@@ -54,9 +59,12 @@ class GatewayServer:
             api_key: what clients send.
             max_body_bytes: the longest body of a request.
             max_requests: at the same time.
+            keep_alive_after: seconds after which a streaming client that waits for a machine is sent comments; None
+                is never.
         """
         self._dispatcher = dispatcher
         self._registry = registry
+        self._bedroom = bedroom
         self._states = states
         self._policies = policies
         self._metrics = metrics
@@ -64,6 +72,7 @@ class GatewayServer:
         self._authorization = f"Bearer {api_key}".encode()
         self._max_body_bytes = max_body_bytes
         self._max_requests = max_requests
+        self._keep_alive_after = keep_alive_after
         self._requests = 0
 
     def application(self) -> web.Application:
@@ -120,13 +129,14 @@ class GatewayServer:
         body: dict[str, object] = {"status": "ok", "experts": len(self._registry.ready)}
         if self._is_authorized(request):
             body["endpoints"] = [asdict(state) for state in self._states()]
+            body["asleep"] = [{"expert": one.name, "node": one.node} for one in self._bedroom.endpoints]
         return web.json_response(body)
 
     async def _render_metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._exported), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _models(self, _request: web.Request) -> web.Response:
-        names = (*self._policies, *names_of(self._registry.ready))
+        names = (*self._policies, *names_of((*self._registry.ready, *self._bedroom.endpoints)))
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "rouse"} for name in names]
         return web.json_response({"object": "list", "data": data})
 
@@ -153,22 +163,43 @@ class GatewayServer:
         with self._admitted():
             path = request.path.removeprefix("/v1")
             wish = read_request(path, await read_body(request), self._policies)
-            async with self._dispatcher.open(wish) as answer:
+            async with AsyncExitStack() as stack:
+                reply = KeptAlive(request, after=self._keep_alive_after if wish.streamed else None)
+                try:
+                    answer = await reply.during(stack.enter_async_context(self._dispatcher.open(wish)))
+                except GatewayError as error:
+                    if reply.begun is None:
+                        raise
+                    self._metrics.requests.labels(path, 200, "").inc()
+                    await reply.begun.write(_error_event(error))
+                    await reply.begun.write_eof()
+                    return reply.begun
                 expert = answer.origin.candidate.endpoint.name
                 self._metrics.first_token.labels(expert).observe(time.perf_counter() - started)
                 self._metrics.requests.labels(path, answer.status, expert).inc()
-                return await self._reply(request, answer)
+                return await self._reply(request, answer, reply.begun)
 
-    async def _reply(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+    async def _reply(
+        self, request: web.Request, answer: Answer, begun: web.StreamResponse | None
+    ) -> web.StreamResponse:
         headers = {"Content-Type": answer.content_type, **answer.origin.headers()}
         if not answer.streamed:
-            return web.Response(status=answer.status, body=answer.first, headers=headers)
+            if begun is None:
+                return web.Response(status=answer.status, body=answer.first, headers=headers)
+            await begun.write(b"data: %b\n\n" % b" ".join(answer.first.split(b"\n")))
+            await begun.write_eof()
+            return begun
         headers["Cache-Control"] = "no-cache"
-        reply = web.StreamResponse(status=answer.status, headers=headers)
-        await reply.prepare(request)
+        reply = begun or web.StreamResponse(status=answer.status, headers=headers)
+        if begun is None:
+            await reply.prepare(request)
         try:
             await answer.relay(reply.write)
         except ExpertDiedError as error:
-            await reply.write(f"\n\ndata: {json.dumps(error.body())}\n\n".encode())
+            await reply.write(b"\n\n" + _error_event(error))
         await reply.write_eof()
         return reply
+
+
+def _error_event(error: GatewayError) -> bytes:
+    return f"data: {json.dumps(error.body())}\n\n".encode()

@@ -107,8 +107,8 @@ class Upstream:
 
     async def probe(self, endpoint: Endpoint) -> bool:
         """Return whether an endpoint's health check answers well."""
-        access = self._access.of(endpoint)
         try:
+            access = self._access.of(endpoint)
             async with self._new.get(
                 access.probe_url,
                 headers=access.headers if endpoint.external else {},
@@ -117,7 +117,7 @@ class Upstream:
                 ssl=access.tls,
             ) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, OSError, ValueError):  # a timeout is an OSError too
+        except (AttemptError, aiohttp.ClientError, OSError, ValueError):  # a timeout is an OSError too
             return False
 
     async def _send(self, endpoint: Endpoint, request: Request, access: Access) -> aiohttp.ClientResponse:

@@ -21,6 +21,7 @@ from appliance.models.record import Record, Voucher
 from appliance.models.transport import Target, Transport, parse_url, plain
 
 DEFAULT_HUB = "https://huggingface.co"
+_DENIED = "it may want a token (HF_TOKEN, or --token-file) of someone who accepted the model's terms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Adder:
             RefusedError: nobody vouches for its checksum, and `unverified` is not set.
             ModelError: it can't be had.
         """
-        wanted = Wanted(self._sources.target(url), None, sha256, gguf.MAGIC)
+        wanted = Wanted(self._sources.target(url), None, sha256, gguf.MAGIC, _DENIED)
         voucher: Voucher = "user" if sha256 else "nobody"
         found = await self._existing(name, None, sha256)
         if found is not None:
@@ -109,7 +110,7 @@ class Adder:
         if found is not None:
             return self._record(file.name, found, "catalogue", plain(url), model.id)
         received = await self._download(
-            Wanted(self._sources.target(url), file.size, file.sha256, gguf.MAGIC), file.name
+            Wanted(self._sources.target(url), file.size, file.sha256, gguf.MAGIC, _DENIED), file.name
         )
         if file.sha256 is None and not received.announced:
             self._folder.remove(file.name)

@@ -1,5 +1,7 @@
 """Downloads one file: resumed where it was cut, never more than announced, verified from the disk.
 
+Models and updates of the image come this way.
+
 Ranges, entity tags and their answers are those of RFC 9110, sections 13 and 14. The source's own checksum is
 Hugging Face's: its answer to a `resolve` URL carries `X-Linked-Etag`, which for a file in large file storage is
 its SHA-256, `X-Linked-Size` and `X-Repo-Commit`, before it redirects to where the bytes are.
@@ -51,6 +53,8 @@ class Wanted:
     sha256: str | None
     magic: bytes
     """How the file begins, so that a web page is refused before it is downloaded."""
+    denied: str = ""
+    """What may help where the source refuses to give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ class Download:
                 if failures >= self._limits.failures:
                     raise SourceError(
                         f"{self._name}: {interrupted}; gave up after {failures} attempts. "
-                        "What came is kept: the same command goes on where it stopped"
+                        "What came is kept: the next attempt goes on where it stopped"
                     ) from None
                 wait = self._limits.backoff * 2 ** min(failures, 6) if interrupted.wait is None else interrupted.wait
                 self._progress.note(f"{interrupted}; going on in {wait:.0f} s")
@@ -197,10 +201,8 @@ class Download:
             case status if status in _PASSING:
                 raise _InterruptedError(f"the source answers {status}", wait=self._retry_after(response.headers))
             case 401 | 403:
-                raise SourceError(
-                    f"{self._name}: the source answers {response.status}; it may want a token (HF_TOKEN, or "
-                    "--token-file) of someone who accepted the model's terms"
-                )
+                hint = f"; {self._wanted.denied}" if self._wanted.denied else ""
+                raise SourceError(f"{self._name}: the source answers {response.status}{hint}")
             case status:
                 raise SourceError(f"{self._name}: the source answers {status}")
 

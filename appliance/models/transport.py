@@ -72,15 +72,18 @@ def is_loopback(url: URL) -> bool:
 class Transport:
     """Gets URLs under the rules above."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, insecure: bool = False) -> None:
-        """Take the session, and whether plain http is allowed anywhere."""
+    def __init__(
+        self, session: aiohttp.ClientSession, *, insecure: bool = False, permission: str = "--insecure-http"
+    ) -> None:
+        """Take the session, whether plain http is allowed anywhere, and what the user calls that permission."""
         self._session = session
+        self._permission = permission
         self._insecure = insecure
 
     def check(self, url: URL) -> None:
         """Raise RefusedError where plain http is not allowed."""
         if url.scheme == "http" and not self._insecure and not is_loopback(url):
-            raise RefusedError(f"{plain(url)}: plain http; use https, or --insecure-http if you mean it")
+            raise RefusedError(f"{plain(url)}: plain http; use https, or {self._permission} if you mean it")
 
     @asynccontextmanager
     async def get(self, target: Target, headers: Mapping[str, str]) -> AsyncIterator[Answer]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,15 @@ from appliance.bus.client import Bus
 from appliance.bus.connection import Connection, reachable
 from appliance.bus.messages import ExpertStatus, NodeAnnouncement
 from appliance.bus.metrics import BusMetrics
-from appliance.bus.topics import EXPERT_STATUS, NODE_ANNOUNCEMENT, NODE_STATUS, NODE_TELEMETRY, PLUG_READING
+from appliance.bus.topics import (
+    EXPERT_STATUS,
+    NODE_ANNOUNCEMENT,
+    NODE_STATUS,
+    NODE_TELEMETRY,
+    NODE_UPDATE,
+    PLUG_READING,
+)
+from appliance.bus.update_messages import NodeUpdate
 from appliance.http_server import process_registry
 from appliance.node.clock import Clock
 from appliance.node.dbus.connection import ADDRESS_VARIABLE, DEFAULT_ADDRESS, SystemBus
@@ -27,9 +36,9 @@ from appliance.node.energy.meter import Meter, Source
 from appliance.node.energy.monitor import EnergyAccount, EnergyMetrics, EnergyMonitor, EnergyOptions
 from appliance.node.energy.plug import Plug
 from appliance.node.energy.rapl import Rapl
-from appliance.node.expert import ExpertProcess
 from appliance.node.hardware import read_hardware, read_macs
 from appliance.node.identity import node_name
+from appliance.node.paired import PairedNode
 from appliance.node.sleeping.activity import ActivityWatch
 from appliance.node.sleeping.alarm import AlarmClock
 from appliance.node.sleeping.controller import SleepController, SleepParts
@@ -38,12 +47,15 @@ from appliance.node.sleeping.metrics import SleepMetrics
 from appliance.node.sleeping.policy import Decide, SleepOptions, always_on, never
 from appliance.node.sleeping.wake_on_lan import nothing_wakes, read_wake_on_lan
 from appliance.node.status import NodeCollector, StatusServer, is_loopback, served
-from appliance.node.supervised import Report, SupervisedExpert
+from appliance.node.supervision import Supervision
 from appliance.node.telemetry import Telemetry
-from appliance.node.unit import ExpertUnit
+from appliance.node.unit import tell_units
+from appliance.node.updating import MakeUpdates, NodeParts, no_updates
 from appliance.running import until
-from appliance.security.broker import secrets_folder
+from appliance.security.ca.renewal import NodeRenewal
+from appliance.security.layout import secret_file
 from appliance.security.secrets import ensure_secret
+from appliance.security.tls import renew
 from appliance.settings.model import Settings
 
 
@@ -56,6 +68,8 @@ class PowerPlan:
     update_running: Callable[[], bool] = lambda: False
     account: EnergyAccount | None = None
     """None counts nothing."""
+    keep: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """Keeps the account on disk: runs beside everything else, until cancelled."""
     energy: EnergyOptions = field(default_factory=EnergyOptions)
 
 
@@ -70,6 +84,9 @@ async def run(
     expert_command: Sequence[str] = (sys.executable, "-m", "appliance", "expert", "--supervised"),
     worker_command: Sequence[str] = (sys.executable, "-m", "appliance", "rpc-worker", "--supervised"),
     first_boot: Callable[[], Mapping[str, Any]] | None = None,
+    for_units: Path | None = None,
+    preflight: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    updates: MakeUpdates = no_updates,
 ) -> None:
     """Run the daemon until `stop` is set.
 
@@ -83,16 +100,23 @@ async def run(
         expert_command: what starts an expert, before its name.
         worker_command: what starts the RPC worker.
         first_boot: what is told of the first-boot file, where there is one.
+        for_units: folder in which experts that are units look for their settings; without it they are left to find
+            the daemon's own.
+        preflight: reads what the check of the machine at its start came to, where there was one.
+        updates: makes what updates the machine's image, where it runs one.
 
     Raises:
+        StartError: that folder can't be written.
         BusConfigurationError: the broker refuses the daemon.
         SecretError: a key can't be read or made.
     """
     name = node_name(settings.node)
     plan = power or PowerPlan()
-    expert_key = ensure_secret(secrets_folder(settings) / "expert.key")
+    expert_key = ensure_secret(secret_file(settings.paths.state, "expert.key"))
+    paired = PairedNode.of(settings)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        connector = aiohttp.TCPConnector(ssl=paired.client) if paired is not None else None
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         exported = process_registry()
         bus = Bus(
             connection,
@@ -106,36 +130,21 @@ async def run(
         async def report(status: ExpertStatus) -> None:
             await bus.keep(EXPERT_STATUS, status, node=name, expert=status.expert)
 
-        def child(expert: str, command: Sequence[str], report: Report) -> ExpertProcess:
-            return ExpertProcess(
-                name=expert,
-                node=name,
-                command=command,
-                environment=environment,
-                http=http,
-                report=report,
-                advertise=lambda url: reachable(url, connection),
-                key=expert_key,
-            )
-
-        experts: list[SupervisedExpert]
-        if settings.node.supervisor == "systemd":
-            systemd = Systemd(system)
-            experts = [
-                ExpertUnit(
-                    name=expert,
-                    node=name,
-                    systemd=systemd,
-                    http=http,
-                    report=report,
-                    advertise=lambda url: reachable(url, connection),
-                    key=expert_key,
-                )
-                for expert in settings.experts
-            ]
-        else:
-            experts = [child(expert, (*expert_command, expert), report) for expert in settings.experts]
-        workers = [child("rpc-worker", worker_command, _say_nothing)] if settings.rpc_worker.enabled else []
+        systemd = Systemd(system)
+        supervision = Supervision(
+            settings=settings,
+            node=name,
+            http=http,
+            advertise=lambda url: reachable(url, connection),
+            key=expert_key,
+            systemd=systemd,
+            environment=environment,
+            expert_command=expert_command,
+            worker_command=worker_command,
+        )
+        if settings.node.supervisor == "systemd" and for_units is not None:
+            await asyncio.to_thread(tell_units, settings, for_units)
+        experts, workers = supervision.experts(report), supervision.workers()
 
         telemetry = Telemetry(settings.paths.models, experts)
         NodeCollector(experts=experts, telemetry=lambda: telemetry.last, registry=exported)
@@ -146,12 +155,16 @@ async def run(
         clock = Clock()
         logind = Logind(system)
         hub = "hub" in settings.node.roles
+        activity = ActivityWatch([*experts, *workers], clock)
+        updating = updates(NodeParts(name, bus=bus, systemd=systemd, logind=logind, activity=activity, experts=experts))
+        if updating is None:
+            _forget_former_update(bus, name)
         sleeping = SleepController(
             node=name,
             parts=SleepParts(
                 bus=bus,
                 logind=logind,
-                activity=ActivityWatch([*experts, *workers], clock),
+                activity=activity,
                 goodbye=Goodbye(node=name, bus=bus, experts=experts),
                 alarm=AlarmClock(),
                 clock=clock,
@@ -160,33 +173,54 @@ async def run(
             decide=always_on if hub else plan.decide,
             options=SleepOptions() if hub else plan.options,
             nothing_wakes=lambda: nothing_wakes(read_wake_on_lan()),
-            update_running=plan.update_running,
+            update_running=lambda: plan.update_running() or (updating is not None and updating.running),
             resumed=refresh,
         )
+        renewal = _renewal(paired, bus, connection)
         energy = _energy(plan, name, bus=bus, telemetry=telemetry, clock=clock, registry=exported)
 
         await stack.enter_async_context(bus)
         await stack.enter_async_context(system)
         await bus.keep(NODE_ANNOUNCEMENT, _announcement(name, settings), node=name)
         host = settings.node.status_host
-        key = None if is_loopback(host) else ensure_secret(secrets_folder(settings) / "metrics.key")
+        key = None if is_loopback(host) else ensure_secret(secret_file(settings.paths.state, "metrics.key"))
         status = StatusServer(
             node=name,
             experts=experts,
             registry=exported,
             key=key,
             first_boot=first_boot,
-            more=lambda: {"broker": {"address": f"{connection.host}:{connection.port}", "connected": bus.connected}},
+            more=lambda: {
+                "broker": {"address": f"{connection.host}:{connection.port}", "connected": bus.connected},
+                **({"preflight": told} if (told := preflight()) is not None else {}),
+            },
         )
         await stack.enter_async_context(served(status.application(), host=host, port=settings.node.status_port))
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]] | None] = {
+            "telemetry": lambda: _publish_telemetry(refresh, settings),
+            "sleep controller": sleeping.run,
+            "renew the certificate": renewal.run if renewal is not None else None,
+            "energy": energy.run if energy is not None else None,
+            "energy account": plan.keep,
+            "updates": updating.run if updating is not None else None,
+            "bus": bus.refused,
+        }
         tasks = [asyncio.create_task(expert.run(), name="supervise") for expert in (*experts, *workers)]
-        tasks.append(asyncio.create_task(_publish_telemetry(refresh, settings), name="telemetry"))
-        tasks.append(asyncio.create_task(sleeping.run(), name="sleep controller"))
-        if energy is not None:
-            tasks.append(asyncio.create_task(energy.run(), name="energy"))
-        tasks.append(asyncio.create_task(bus.refused(), name="bus"))
+        tasks += [asyncio.create_task(job(), name=job_name) for job_name, job in jobs.items() if job is not None]
         ready()
         await until(stop, tasks)
+
+
+def _renewal(paired: PairedNode | None, bus: Bus, connection: Connection) -> NodeRenewal | None:
+    if paired is None:
+        return None
+
+    def changed() -> None:
+        for context in (paired.client, connection.tls):
+            if context is not None:
+                renew(context, paired.identity())
+
+    return NodeRenewal(node=paired.name, files=paired.files, bus=bus, changed=changed)
 
 
 def _energy(
@@ -224,10 +258,6 @@ def _energy(
     )
 
 
-async def _say_nothing(_status: ExpertStatus) -> None:
-    """A worker is no expert that the gateway could ask; the experts that use it say how it is."""
-
-
 def _forget_former_experts(bus: Bus, name: str, settings: Settings) -> None:
     """Withdraw what an earlier run said of experts that are no longer in the settings."""
 
@@ -236,6 +266,16 @@ def _forget_former_experts(bus: Bus, name: str, settings: Settings) -> None:
             await bus.withdraw(EXPERT_STATUS, **levels)
 
     bus.subscribe(EXPERT_STATUS, check, node=name)
+
+
+def _forget_former_update(bus: Bus, name: str) -> None:
+    """Withdraw what this machine said of its image, if it runs none any more."""
+
+    async def check(update: NodeUpdate | None, _levels: Mapping[str, str]) -> None:
+        if update is not None:
+            await bus.withdraw(NODE_UPDATE, node=name)
+
+    bus.subscribe(NODE_UPDATE, check, node=name)
 
 
 def _announcement(name: str, settings: Settings) -> NodeAnnouncement:

@@ -16,17 +16,22 @@ import aiohttp
 from appliance.bus.messages import Capability
 from appliance.errors import StartError
 from appliance.experts.rpc.watch import WorkerWatch
-from appliance.experts.server import SPIN_COUNT, Expert, serve
+from appliance.experts.server import SPIN_COUNT, Expert, TlsAccess, serve
 from appliance.experts.settings import EngineSettings
+from appliance.node.paired import PairedNode
+from appliance.node.status import is_loopback
 from appliance.node.supervised import Ready, Waiting
 from appliance.notify import ServiceManager
-from appliance.security.broker import secrets_folder
+from appliance.security.layout import secret_file
 from appliance.security.secrets import ensure_secret
 from appliance.settings.model import Settings
+from appliance.settings.section import ports_of
 
 _log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+LOOPBACK_HOST = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - it asks for a certificate of the house there
 TUNING = "tuning"
 """Folder under `paths.state` with what the self-benchmark found."""
 
@@ -46,7 +51,7 @@ async def serve_expert(
         EngineBrokenError: the engine failed for good.
         SecretError: the key can't be read or made.
     """
-    key = ensure_secret(secrets_folder(settings) / "expert.key")
+    key = ensure_secret(secret_file(settings.paths.state, "expert.key"))
     if supervised:
         end_with_parent(stop)
     if not settings.experts[name].workers:
@@ -63,6 +68,10 @@ async def _serve(
     expert = settings.experts[name]
     model = settings.paths.models / expert.model
     engine = engine_settings(name, settings)
+    paired = PairedNode.of(settings)
+    host = expert.host or (LOOPBACK_HOST if paired is None else EVERYWHERE)
+    # A firewall can't know a free port that is taken anywhere.
+    port = expert.port or (0 if is_loopback(host) else ports_of(settings.node.expert_ports))
 
     def ready(running: Expert) -> None:
         info = running.scheduler.info
@@ -96,20 +105,28 @@ async def _serve(
             engine = engine.model_copy(update={"workers": endpoints})
             losing = asyncio.create_task(_end_when_lost(watch), name="watch workers")
             stack.callback(losing.cancel)
+        access = None
+        if paired is not None:
+            access = TlsAccess(paired.server.context, paired.admits)
+            following = asyncio.create_task(paired.follow(), name="follow the certificate")
+            stack.callback(following.cancel)
         try:
             await serve(
                 name=name,
                 model=model,
-                host=expert.host,
-                port=expert.port,
+                host=host,
+                port=port,
                 api_key=key,
                 settings=engine,
                 ready=ready,
                 tuning=settings.paths.state / TUNING,
                 collectors=(watch,) if watch is not None else (),
+                access=access,
             )
         except OSError as error:
-            raise StartError(f"expert {name} can't listen on {expert.host}:{expert.port}: {error}") from error
+            raise StartError(
+                f"expert {name} can't listen on {host}:{expert.port or settings.node.expert_ports}: {error}"
+            ) from error
 
 
 async def _end_when_lost(watch: WorkerWatch) -> None:

@@ -37,7 +37,7 @@ def read_telemetry(disk: Path, load: ExpertLoad) -> NodeTelemetry:
         cpu=min(1.0, psutil.cpu_percent(interval=None) / 100),
         memory=psutil.virtual_memory().percent / 100,
         disk=psutil.disk_usage(str(_existing(disk))).percent / 100,
-        uptime=round(time.time() - psutil.boot_time(), 1),
+        uptime=round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
         temperature=_hottest(),
         active_requests=load.active,
         queued_requests=load.queued,

@@ -1,19 +1,19 @@
 """Where a node is told to find the house's broker."""
 
-from ipaddress import ip_address
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from appliance.pairing.errors import RefusedError
+from appliance.security.broker import is_loopback, nodes_host
 from appliance.settings.model import Settings
 
 
-def broker_url_for(settings: Settings, own_address: str, *, broker_port: int | None) -> str:
+def broker_url_for(settings: Settings, own_address: str, *, nodes_port: int | None) -> str:
     """Return the broker's URL for a node that sees this hub at `own_address`.
 
     Args:
         settings: the hub's.
         own_address: the hub's address on the way to the node.
-        broker_port: where the embedded broker really listens; None with an external one.
+        nodes_port: where the embedded broker really listens for nodes; None with an external one, and when it does not.
 
     Raises:
         RefusedError: nodes can't reach the embedded broker.
@@ -22,24 +22,27 @@ def broker_url_for(settings: Settings, own_address: str, *, broker_port: int | N
     if settings.pairing.broker_url is not None:
         return settings.pairing.broker_url
     if broker.url is not None:
-        parts = urlsplit(broker.url)
-        host = own_address if _is_loopback(parts.hostname or "") else (parts.hostname or "")
-        port = f":{parts.port}" if parts.port is not None else ""
-        return urlunsplit((parts.scheme, f"{_bracketed(host)}{port}", "", "", ""))
-    if _is_loopback(broker.listen_host) and not _is_loopback(own_address):
+        if broker.mosquitto_folder is None:
+            raise RefusedError(
+                "not_possible",
+                f"The broker at {broker.url} is not the hub's, which can't make accounts there for nodes. Set "
+                "broker.mosquitto_folder where it is a mosquitto beside the hub.",
+            )
+        return f"mqtts://{_bracketed(_reached(urlsplit(broker.url).hostname or '', own_address))}:{broker.nodes_port}"
+    if broker.own == "mosquitto":
+        return f"mqtts://{_bracketed(own_address)}:{broker.nodes_port}"
+    host = nodes_host(broker)
+    if host is None or nodes_port is None or (is_loopback(host) and not is_loopback(own_address)):
+        where = host or broker.listen_host
         raise RefusedError(
             "not_possible",
-            f"The hub's broker listens on {broker.listen_host} only, where no node reaches it. Set broker.listen_host.",
+            f"The hub's broker listens on {where} only, where no node reaches it. Set broker.nodes_host.",
         )
-    scheme = "mqtts" if broker.listen_cert_file is not None else "mqtt"
-    return f"{scheme}://{_bracketed(own_address)}:{broker_port or broker.listen_port}"
+    return f"mqtts://{_bracketed(own_address)}:{nodes_port}"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _reached(host: str, own_address: str) -> str:
+    return own_address if is_loopback(host) else host
 
 
 def _bracketed(host: str) -> str:

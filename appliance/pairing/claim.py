@@ -10,7 +10,7 @@ from appliance.pairing.door import CREDENTIALS_STEP, REQUEST_STEP, STORED_STEP
 from appliance.pairing.errors import ImpostorError, RefusedError, UnconfirmedError, UnreachableError
 from appliance.pairing.exchange import Exchange, new_session
 from appliance.pairing.hub_ledger import HubLedger
-from appliance.pairing.identity import fingerprint_of_certificate, fingerprint_of_request
+from appliance.pairing.identity import fingerprint_of_certificate
 from appliance.pairing.wire import (
     LARGEST_BYTES,
     VERSION,
@@ -28,6 +28,9 @@ from appliance.pairing.wire import (
     Stored,
     parsed,
 )
+from appliance.security.ca.certificates import fingerprint
+from appliance.security.ca.errors import RequestRefusedError
+from appliance.security.ca.requests import requested_key
 from appliance.settings.section import Role
 
 ANSWER_SECONDS = 15.0
@@ -83,6 +86,11 @@ class Claimant:
             StorageError: the hub's disk refuses.
         """
         # Refused before the code is used up.
+        if claim.node in self._ledger.reserved:
+            raise RefusedError(
+                "name_taken",
+                f"{claim.node} stands for something else here. Give the node another name in its rouse.toml.",
+            )
         broker_url = self._broker_url(await self._own_address(claim))
         ca_pem = self._ledger.authority.ca_pem
         hub = Identity(name=self._hub, fingerprint=fingerprint_of_certificate(ca_pem))
@@ -110,6 +118,7 @@ class Claimant:
                 ca_pem=ca_pem.decode(),
                 certificate_pem=certificate.decode(),
                 hub_fingerprint=hub.fingerprint,
+                expert_key=self._ledger.expert_key,
             )
         except ValueError as error:
             await asyncio.to_thread(self._ledger.forget, claim.node)
@@ -154,9 +163,9 @@ class Claimant:
             raise ImpostorError("The node asks for a certificate in a way that no node does.")
         request_pem = wanted.request_pem.encode()
         try:
-            if fingerprint_of_request(request_pem) == node.fingerprint:
+            if fingerprint(requested_key(request_pem)) == node.fingerprint:
                 return wanted.roles, request_pem
-        except (ValueError, TypeError) as error:
+        except RequestRefusedError as error:
             raise ImpostorError("The node's request for a certificate is none.") from error
         raise ImpostorError("The node asks for a certificate of another key than its own.")
 

@@ -7,7 +7,7 @@ undone.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -52,6 +52,10 @@ class Offices:
 
     authority: CertificateAuthority
     accounts: BrokerAccounts
+    expert_key: str = field(repr=False)
+    """What the house's experts want to see."""
+    reserved: frozenset[str] = frozenset()
+    """Names that no node may have."""
 
 
 class Member(BaseModel):
@@ -79,6 +83,8 @@ class HubLedger:
         """Take the book's folder, the CA and the broker's accounts."""
         self._folder = folder
         self.authority = offices.authority
+        self.expert_key = offices.expert_key
+        self.reserved = offices.reserved
         self._accounts = offices.accounts
         self._days = certificate_days
         self._clock = clock
@@ -158,7 +164,7 @@ class HubLedger:
     def _write(self, node: str, fingerprint: str, state: MemberState) -> Member:
         member = Member(node=node, fingerprint=fingerprint, state=state, since=self._clock())
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable_files.make_folder(self._folder)
             durable_files.write(self._path(node), member.model_dump_json(indent=2).encode(), mode=0o600)
         except OSError as error:
             raise StorageError(f"the book of nodes can't be written: {error}") from error

@@ -23,6 +23,7 @@ from appliance.pairing.claim import Claimant
 from appliance.pairing.claim_desk import ClaimDesk
 from appliance.pairing.discovery import Browser, Found, browsing, multicast, own_addresses
 from appliance.pairing.hub_ledger import HubLedger, Offices
+from appliance.security.layout import hub_folder
 from appliance.settings.model import Settings
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def hub_pairing(
     bus: Bus,
     http: aiohttp.ClientSession,
     offices: Offices,
-    broker_port: int | None,
+    nodes_port: int | None,
 ) -> "HubPairing":
     """Build the service.
 
@@ -48,10 +49,10 @@ def hub_pairing(
         bus: the bus, before it is entered.
         http: for the way to the nodes.
         offices: who makes what a node is given.
-        broker_port: where the embedded broker listens; None with an external one.
+        nodes_port: where the embedded broker listens for nodes; None with an external one, and when it does not.
     """
     ledger = HubLedger(
-        settings.paths.state / "pairing" / "nodes",
+        hub_folder(settings.paths.state) / "pairing",
         offices=offices,
         certificate_days=settings.pairing.certificate_days,
     )
@@ -59,7 +60,7 @@ def hub_pairing(
         hub=hub,
         ledger=ledger,
         http=http,
-        broker_url=lambda address: broker_url_for(settings, address, broker_port=broker_port),
+        broker_url=lambda address: broker_url_for(settings, address, nodes_port=nodes_port),
     )
     return HubPairing(bus=bus, claimant=claimant, ledger=ledger, addresses=settings.pairing.addresses)
 

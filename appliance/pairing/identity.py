@@ -1,6 +1,5 @@
 """The node's own key, which never leaves it, and what the hub makes of it."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,12 +8,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from appliance import durable_files
 from appliance.pairing.errors import StorageError
 from appliance.pairing.wire import Credentials, Identity
+from appliance.security.ca.certificates import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class NodeKey:
         """
         try:
             if not path.exists():
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                durable_files.make_folder(path.parent)
                 durable_files.write(path, cls(ec.generate_private_key(ec.SECP256R1())).pem, mode=0o600)
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError) as error:
@@ -74,24 +73,6 @@ class NodeKey:
         if fingerprint(authority.public_key()) != credentials.hub_fingerprint:
             return "the CA is not the one that the hub named"
         return None
-
-
-def fingerprint(key: PublicKeyTypes) -> str:
-    """Return the SHA-256 of a public key, in hexadecimal digits."""
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
-
-
-def fingerprint_of_request(request_pem: bytes) -> str:
-    """Return the fingerprint of a request's key, whose possession the request proves.
-
-    Raises:
-        ValueError: it is no request, or not signed with its key.
-    """
-    request = x509.load_pem_x509_csr(request_pem)
-    if not request.is_signature_valid:
-        raise ValueError("the request is not signed with its own key")
-    return fingerprint(request.public_key())
 
 
 def fingerprint_of_certificate(pem: bytes) -> str:

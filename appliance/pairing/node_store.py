@@ -14,6 +14,7 @@ from appliance import durable_files
 from appliance.pairing.errors import StorageError
 from appliance.pairing.identity import NodeKey
 from appliance.pairing.wire import Credentials
+from appliance.security.layout import node_folder
 from appliance.security.paired import Pairing, PairingFiles
 
 
@@ -23,7 +24,7 @@ class NodeStore:
     def __init__(self, state: Path) -> None:
         """Take the state folder."""
         self._files = PairingFiles(state)
-        self._waiting = state / "pairing"
+        self._waiting = node_folder(state) / "pairing"
 
     def key(self) -> NodeKey:
         """Return the node's key, made on first use.
@@ -42,7 +43,7 @@ class NodeStore:
         """
         journal = {"since": time.time(), "key": key.pem.decode(), "credentials": credentials.model_dump()}
         try:
-            self._files.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable_files.make_folder(self._files.secrets)
             durable_files.write(self._files.journal, json.dumps(journal).encode(), mode=0o600)
         except OSError as error:
             raise StorageError(f"the credentials can't be kept: {error}") from error
@@ -82,16 +83,26 @@ class NodeStore:
 
     def _take_back(self) -> None:
         files = self._files
-        for path in (files.journal, files.record, files.password, files.certificate, files.key, files.ca):
+        for path in (
+            files.journal,
+            files.record,
+            files.password,
+            files.expert_key,
+            files.certificate,
+            files.key,
+            files.ca,
+        ):
             durable_files.remove(path)
 
     def _spread(self, credentials: Credentials, key: str, since: float) -> None:
         files = self._files
-        files.ca.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable_files.make_folder(files.house)
+        durable_files.make_folder(files.secrets)
         durable_files.write(files.key, key.encode(), mode=0o600)
         durable_files.write(files.certificate, credentials.certificate_pem.encode(), mode=0o600)
         durable_files.write(files.ca, credentials.ca_pem.encode(), mode=0o600)
         durable_files.write(files.password, f"{credentials.password}\n".encode(), mode=0o600)
+        durable_files.write(files.expert_key, f"{credentials.expert_key}\n".encode(), mode=0o600)
         record = Pairing(
             hub=credentials.hub,
             broker_url=credentials.broker_url,

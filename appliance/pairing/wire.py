@@ -103,6 +103,8 @@ class Credentials(Part):
     ca_pem: Pem
     certificate_pem: Pem
     hub_fingerprint: Fingerprint
+    expert_key: Annotated[str, StringConstraints(pattern=r"^[!-~]{16,256}$"), Field(repr=False)]
+    """What the house's experts want to see in requests."""
 
     @field_validator("broker_url")
     @classmethod

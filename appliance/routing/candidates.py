@@ -31,6 +31,8 @@ class Endpoint:
     """Among those that nothing else ranks, the higher one is asked first."""
     external: bool = False
     """Whether it is somebody else's server, known from the settings and not from the bus."""
+    asleep: bool = False
+    """Whether its machine must be woken first."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -47,6 +49,8 @@ class Tier:
     """One sentence for people."""
     router: str
     """Who decided: `request`, `agent`, `settings`, or the router's own name."""
+    ranked: bool = True
+    """Whether anybody wants them in particular; the others are there too, that is all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,8 @@ class Policy:
     """What the settings say comes next."""
     always_on: str | None = None
     """The small expert that is always there; it comes after the fallbacks."""
+    while_asleep: Literal["answer", "wait"] = "answer"
+    """Whether those that are awake answer while the first choice is being woken."""
 
 
 def unfit(endpoint: Endpoint, needs: frozenset[str], prompt_bytes: int) -> Unfit | None:
@@ -89,7 +95,11 @@ def rank(endpoints: Iterable[Endpoint], policy: Policy, decision: Decision | Non
     rest = [endpoint for found in remaining.values() for endpoint in found]
     for priority in sorted({endpoint.priority for endpoint in rest}, reverse=True):
         equal = sorted((one for one in rest if one.priority == priority), key=lambda one: (one.name, one.node))
-        tiers.append(Tier(tuple(equal), "It is ready, and nothing says that another is better.", "settings"))
+        tiers.append(
+            Tier(
+                tuple(equal), "It is ready, and nothing says that another is better.", "settings", ranked=priority >= 0
+            )
+        )
     return tuple(tiers)
 
 

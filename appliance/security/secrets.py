@@ -1,10 +1,15 @@
-"""Secrets in files: made once, readable by their owner only, never in a log or on a command line."""
+"""Secrets in files: made once, never in a log or on a command line.
+
+Their owner alone reads them, or those whom their folder is shared with; see `durable_files`.
+"""
 
 import contextlib
 import os
 import secrets
 import tempfile
 from pathlib import Path
+
+from appliance import durable_files
 
 
 class SecretError(Exception):
@@ -38,7 +43,7 @@ def ensure_secret(path: Path) -> str:
     """
     if not path.exists():
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable_files.make_folder(path.parent)
             _write_first(path, secrets.token_urlsafe(32))
         except OSError as error:
             raise SecretError(f"{path}: can't be written: {error}") from error
@@ -46,13 +51,15 @@ def ensure_secret(path: Path) -> str:
 
 
 def _write_first(path: Path, secret: str) -> None:
-    """Write a file for its owner only, whole or not at all, unless it has come to exist meanwhile."""
+    """Write a file for those whom its folder is for, whole or not at all, unless it has come to exist meanwhile."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{secret}\n")
             file.flush()
-            os.fsync(file.fileno())
+            durable_files.adopt(descriptor, path.parent)
+            os.fchmod(descriptor, durable_files.private_mode(path.parent))
+            os.fsync(descriptor)
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
     finally:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -13,7 +13,7 @@ from appliance.settings.keys import Group, Key, Leaf, Named, find, nearest
 from appliance.settings.layers import Layer, Merged, Tree
 from appliance.settings.phrases import expected, found, kind
 from appliance.settings.section import NAME_PATTERN
-from appliance.settings.source import KeyPath, Source, dotted
+from appliance.settings.source import KeyPath, LayerName, Source, dotted
 
 _NAME = {"type": "string", "pattern": NAME_PATTERN}
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -139,7 +139,7 @@ class ValueProblems:
 
 def in_reading_order(problems: list[Problem]) -> list[Problem]:
     """Sort by layer, file and line."""
-    order = ["default", "group", "host", "first-boot", "environment"]
+    order = get_args(LayerName)
 
     def place(source: Source) -> tuple[int, str, int, str]:
         return order.index(source.layer), str(source.file or ""), source.line or 0, source.variable or ""

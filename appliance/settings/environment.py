@@ -10,7 +10,7 @@ from appliance.settings.layers import Layer
 from appliance.settings.source import Source
 
 _PREFIX = "ROUSE_"
-_NOT_SETTINGS = {"ROUSE_CONFIG_DIR", "ROUSE_API_KEY"}
+_NOT_SETTINGS = {"ROUSE_CONFIG_DIR", "ROUSE_API_KEY", "ROUSE_SUDO_PASSWORD"}
 
 
 def environment_layers(root: Group, environ: Mapping[str, str]) -> tuple[list[Layer], list[Problem]]:

@@ -1,4 +1,4 @@
-"""Loads the settings: defaults < group files < host file < first-boot file < environment."""
+"""Loads the settings: defaults < machine file < group files < host file < first-boot file < environment."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +19,8 @@ from appliance.settings.section import NAME_PATTERN
 from appliance.settings.source import LayerName, Source
 
 FIRST_BOOT_FILE = "rouse.toml"
+MACHINE_FILE = "machine.toml"
+"""Written by the deploys: what they have set up, such as who runs the experts. Whatever people write is stronger."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -38,7 +40,7 @@ def load(
     """Load and check the settings of one machine.
 
     Args:
-        config_dir: Folder with `rouse.toml`, `groups/` and `hosts/`; any of them may be missing.
+        config_dir: Folder with `rouse.toml`, `machine.toml`, `groups/` and `hosts/`; any of them may be missing.
         environ: Environment variables; those that begin with `ROUSE_` are settings.
         hostname: Names the machine's file in `hosts/`.
         first_boot: A file and its content to take instead of `rouse.toml`, to see whether it is good.
@@ -56,7 +58,8 @@ def load(
         ),
         *reader.environment(environ),
     ]
-    merged = merge([*reader.defaults(), *reader.groups(merge(above)), *above])
+    machine = reader.file(MACHINE_FILE, "machine")
+    merged = merge([*reader.defaults(), *machine, *reader.groups(merge(above)), *above])
     try:
         settings = Settings.model_validate(merged.tree)
     except ValidationError as error:

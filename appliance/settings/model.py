@@ -9,10 +9,20 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
+from appliance.settings.backup import BackupSettings
+from appliance.settings.certificates import CertificateSettings
+from appliance.settings.console import ConsoleSettings
+from appliance.settings.deploy import DeploySettings
+from appliance.settings.monitoring import MonitoringSettings
 from appliance.settings.network import NetworkSettings
+from appliance.settings.overlay import OverlaySettings
 from appliance.settings.pairing import PairingSettings
-from appliance.settings.section import Name, Port, Role, Seconds, Section, check_together, conflict
+from appliance.settings.power import PowerSettings
+from appliance.settings.section import Name, Port, PortRange, Role, Seconds, Section, check_together, conflict
 from appliance.settings.system import SystemSettings
+from appliance.settings.updates import UpdateSettings
+from appliance.settings.vision import VisionSettings
+from appliance.settings.waking import RecoverySettings, WakeSettings
 
 Domain = Literal["home-control", "coding", "maths", "extraction", "chat"]
 
@@ -35,9 +45,12 @@ class NodeSettings(Section):
     """Time between telemetry messages. Ten seconds is what a dashboard needs and costs nothing."""
     status_host: str = "127.0.0.1"
     """Where the node daemon answers /health and /metrics. Elsewhere than on loopback, /metrics wants the key that
-    the daemon keeps in `secrets/metrics.key` of its state folder."""
+    the daemon keeps in `secrets/node/metrics.key` of its state folder."""
     status_port: Port = 8101
     """Port of the daemon's /health and /metrics; 0 takes a free one, which the log names."""
+    expert_ports: PortRange = "8110-8139"
+    """Ports of experts that other machines can reach and that have no `experts.*.port`: each takes the first free one.
+    A firewall opens them all."""
     supervisor: Literal["process", "systemd"] = "process"
     """Who runs the experts: the daemon, as its children, or systemd, as `rouse-expert@NAME.service`. The image sets
     systemd, which confines each of them; children need nothing installed."""
@@ -69,6 +82,9 @@ class BrokerSettings(Section):
     """Client certificate (PEM), for a broker that asks for one."""
     key_file: Path | None = None
     """Key of the client certificate (PEM)."""
+    own: Literal["embedded", "mosquitto"] | None = None
+    """Which broker the hub has when `url` names none: one in its process, or a mosquitto beside it. When not set, it is
+    mosquitto on machines that the deploys set up, the image's too, and otherwise one in the hub's process."""
     listen_host: str = "127.0.0.1"
     """Where the embedded broker listens. Loopback until the user opens it, because it has no TLS then."""
     listen_port: Port = 1883
@@ -77,6 +93,17 @@ class BrokerSettings(Section):
     """Certificate (PEM) of the embedded broker; with it, the listener speaks TLS only."""
     listen_key_file: Path | None = None
     """Key of the embedded broker's certificate (PEM)."""
+    nodes_host: str | None = None
+    """Where the embedded broker listens for nodes that were paired, with mutual TLS: `0.0.0.0` is everywhere. When not
+    set, it is `listen_host`, unless that is loopback; then no other machine can be paired."""
+    nodes_port: Port = 8883
+    """Port for nodes that were paired, of the embedded broker (0 takes a free one) or of mosquitto."""
+    clients_port: Port = 8884
+    """Where the hub's own mosquitto listens, with TLS and passwords, for Home Assistant and others on other machines,
+    once `listen_host` is no loopback address. Without encryption it listens on loopback only, at `listen_port`."""
+    mosquitto_folder: Path | None = None
+    """Folder into which the hub writes accounts, access lists and certificates for the mosquitto that `url` names, so
+    that it can pair with nodes; see docs/certificates.md."""
 
     @field_validator("url")
     @classmethod
@@ -101,6 +128,10 @@ class BrokerSettings(Section):
             raise conflict("password", "set password or password_file, not both")
         check_together("cert_file", self.cert_file, "key_file", self.key_file)
         check_together("listen_cert_file", self.listen_cert_file, "listen_key_file", self.listen_key_file)
+        if self.mosquitto_folder is not None and self.url is None:
+            raise conflict("mosquitto_folder", "goes with url, which says where that mosquitto listens")
+        if self.nodes_host is not None and self.url is not None:
+            raise conflict("nodes_host", "is of the embedded broker, and url names another one")
         return self
 
 
@@ -193,6 +224,14 @@ class GatewaySettings(Section):
     answers wins. Off when not set, because on one machine both are slowed down."""
     hedge_max_bytes: Annotated[int, Field(ge=0)] = 4096
     """Longest prompt of a request that `hedge_after` applies to: reading a long one twice costs too much."""
+    while_asleep: Literal["answer", "wait"] = "answer"
+    """What becomes of a request whose first choice is on a machine that sleeps: `answer` asks those that are awake
+    meanwhile, in the usual order, and wakes the machine for the next request; `wait` waits until it is awake. A request
+    that names an expert always waits for it, and so does one that nobody who is awake can answer."""
+    keep_alive_after: Seconds | None = None
+    """When a streaming client has waited this long, for a machine that wakes or a model that loads, it is sent comments
+    every ten seconds, so that it does not give up. They fix the status at 200: what fails later is an error event. Off
+    when not set."""
     max_requests: Annotated[int, Field(ge=1, le=100_000)] = 512
     """Requests at the same time, those that wait included; a further one is answered 503 with Retry-After."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
@@ -224,10 +263,12 @@ class ExpertSettings(Section):
 
     model: Path
     """GGUF file, absolute or relative to `paths.models`."""
-    host: str = "127.0.0.1"
-    """Address to listen on; the gateway reaches it there."""
+    host: str | None = None
+    """Address to listen on; the gateway reaches it there. When not set, it is every address on a node that was paired,
+    where it asks for a certificate of the house, and loopback elsewhere."""
     port: Port = 0
-    """Port to listen on; 0 takes a free one, which is announced on the bus."""
+    """Port to listen on; 0 takes a free one, of `node.expert_ports` where other machines can reach it. It is announced
+    on the bus."""
     context: Annotated[int, Field(ge=256, le=1_048_576)] = 4096
     """Tokens that one request may use, prompt and answer together."""
     slots: Annotated[int, Field(ge=1, le=128)] = 4
@@ -354,6 +395,9 @@ class AgentSettings(Section):
     """Expert that answers, or `auto` to let the gateway choose."""
     fallbacks: tuple[Name, ...] = ()
     """Experts to ask after that one, in order, before those of `gateway.fallbacks`."""
+    while_asleep: Literal["answer", "wait"] | None = None
+    """What to do while the machine of that expert sleeps: let others `answer`, or `wait` for it. When not set, what
+    `gateway.while_asleep` says."""
     prompt: str = ""
     """Instructions put before those that the user gave in Home Assistant."""
     prompt_style: Literal["compact", "full"] = "compact"
@@ -397,3 +441,14 @@ class Settings(Section):
     system: SystemSettings = SystemSettings()
     network: NetworkSettings = NetworkSettings()
     pairing: PairingSettings = PairingSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    backup: BackupSettings = BackupSettings()
+    vision: VisionSettings = VisionSettings()
+    overlay: OverlaySettings = OverlaySettings()
+    deploy: DeploySettings = DeploySettings()
+    console: ConsoleSettings = ConsoleSettings()
+    certificates: CertificateSettings = CertificateSettings()
+    wake: WakeSettings = WakeSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    power: PowerSettings = PowerSettings()
+    updates: UpdateSettings = UpdateSettings()

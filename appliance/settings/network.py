@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import SecretStr, field_validator, model_validator
 
 from appliance.settings.section import Section, conflict
+from appliance.settings.zones import ZonesSettings
 
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 _ADDRESS_FORM = "expected an address with its network's length, such as 192.168.1.20/24"
@@ -122,6 +123,10 @@ class NetworkSettings(Section):
 
     wifi: WifiSettings = WifiSettings()
     static: StaticSettings = StaticSettings()
+    zones: ZonesSettings = ZonesSettings()
+    wake_on_lan: bool = True
+    """Whether the deploys have network cards with a cable wake the machine when a magic packet comes. It costs a watt
+    at most, and a machine that nothing can wake is not put to sleep."""
 
 
 def _plain(address: str) -> str:

@@ -26,7 +26,7 @@ class PairingSettings(Section):
     """How long a code counts. Ten minutes are enough to walk from the machine to the one where it is typed."""
     broker_url: str | None = None
     """On the hub: where nodes are told to find the broker, such as `mqtts://hub.lan:8883`. When not set, it is the
-    broker's own address as the node sees it."""
+    broker's own address as the node sees it. The broker must show the hub's certificate there."""
     certificate_days: Annotated[int, Field(ge=1, le=3650)] = 365
     """On the hub: how long the certificate of a new node is valid."""
 
@@ -46,9 +46,9 @@ class PairingSettings(Section):
         if url is not None:
             try:
                 parts = urlsplit(url)
-                good = parts.scheme in {"mqtt", "mqtts"} and bool(parts.hostname) and parts.port != 0
+                good = parts.scheme == "mqtts" and bool(parts.hostname) and parts.port != 0
             except ValueError:
                 good = False
             if not good or parts.username or parts.password or parts.path.strip("/"):
-                raise ValueError("expected mqtt://host or mqtts://host, with :port where it is not the usual one")
+                raise ValueError("expected mqtts://host, with :port where it is not 8883")
         return url

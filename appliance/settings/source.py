@@ -9,7 +9,7 @@ from typing import Literal
 type KeyPath = tuple[str | int, ...]
 """Keys from the root to a value; an integer is the index of an array's item."""
 
-LayerName = Literal["default", "group", "host", "first-boot", "environment"]
+LayerName = Literal["default", "machine", "group", "host", "first-boot", "environment"]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -1,15 +1,20 @@
 """The machine's own settings: host name, time zone, locale, and who may log in."""
 
 import re
+from difflib import get_close_matches
 from zoneinfo import available_timezones
 
-from pydantic import field_validator
+from pydantic import SecretStr, field_validator
 
 from appliance.settings.section import Section
 from appliance.settings.ssh_keys import check_ssh_key
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LOCALE = re.compile(r"C\.UTF-8|[a-z]{2,3}_[A-Z]{2}\.UTF-8")
+
+
+_HASH = re.compile(r"\$(6|y|gy|2b)\$[./A-Za-z0-9=,$]{20,200}")
+"""crypt(5): SHA-512, yescrypt, gost-yescrypt, bcrypt."""
 
 
 class SystemSettings(Section):
@@ -24,6 +29,11 @@ class SystemSettings(Section):
     ssh_keys: tuple[str, ...] = ()
     """Public keys that may log in over SSH as the administrator: the line in `id_ed25519.pub`, one string for each
     key. Nobody may log in when there is none."""
+    password_hash: SecretStr | None = None
+    """The administrator's password as `openssl passwd -6` or `mkpasswd -m yescrypt` print it, for sudo and at the
+    machine's own keyboard; it never opens SSH. When not set, the password stays as it is on the machine."""
+    time_servers: tuple[str, ...] = ()
+    """Names or addresses of NTP servers; the distribution's when empty."""
 
     @field_validator("hostname")
     @classmethod
@@ -38,7 +48,8 @@ class SystemSettings(Section):
         if name is None or name in (known := available_timezones()):
             return name
         alike = [zone for zone in known if zone.casefold().endswith(name.casefold().replace(" ", "_"))]
-        hint = f"; did you mean {min(alike)}?" if alike and name else ""
+        alike = [min(alike)] if alike and name else get_close_matches(name, known, n=1, cutoff=0.8)
+        hint = f"; did you mean {alike[0]}?" if alike else ""
         raise ValueError(f"no time zone of that name; expected one such as Europe/Berlin{hint}")
 
     @field_validator("locale")
@@ -47,6 +58,23 @@ class SystemSettings(Section):
         if locale is not None and _LOCALE.fullmatch(locale) is None:
             raise ValueError("expected a language and a country such as de_DE.UTF-8, or C.UTF-8")
         return locale
+
+    @field_validator("password_hash")
+    @classmethod
+    def _check_password_hash(cls, hashed: SecretStr | None) -> SecretStr | None:
+        if hashed is not None and _HASH.fullmatch(hashed.get_secret_value()) is None:
+            raise ValueError(
+                "is not what `openssl passwd -6` or `mkpasswd -m yescrypt` print; never the password itself"
+            )
+        return hashed
+
+    @field_validator("time_servers")
+    @classmethod
+    def _check_time_servers(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for server in servers:
+            if re.fullmatch(r"[A-Za-z0-9.:-]+", server) is None:
+                raise ValueError(f"{server!r}: expected a name or an address, such as ptbtime1.ptb.de")
+        return servers
 
     @field_validator("ssh_keys", mode="before")
     @classmethod

@@ -7,13 +7,24 @@ from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.device_registry import DeviceEntry
+from homeassistant.helpers.typing import ConfigType
 
+from .actions import async_set_up_actions
 from .const import DOMAIN
 from .devices import async_track_devices, hub_identifier, node_identifier
+from .hints import async_track_hints
 from .hub import Hub, RouseConfigEntry
+from .plugs import Plugs
+from .repairs import async_track_repairs
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
-PLATFORMS = [Platform.BINARY_SENSOR, Platform.CONVERSATION, Platform.SENSOR]
+PLATFORMS = [Platform.BINARY_SENSOR, Platform.CONVERSATION, Platform.SENSOR, Platform.SWITCH, Platform.UPDATE]
+
+
+async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:  # noqa: ARG001 - Home Assistant's signature
+    """Register the action."""
+    async_set_up_actions(hass)
+    return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: RouseConfigEntry) -> bool:
@@ -22,6 +33,9 @@ async def async_setup_entry(hass: HomeAssistant, entry: RouseConfigEntry) -> boo
         raise ConfigEntryNotReady(translation_domain=DOMAIN, translation_key="mqtt_unavailable")
     entry.runtime_data = hub = Hub(hass, entry)
     async_track_devices(hass, entry)
+    async_track_repairs(hass, entry)
+    async_track_hints(hass, entry)
+    Plugs(hass, entry).async_start()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     await hub.async_start()
     return True

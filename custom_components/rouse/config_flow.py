@@ -5,7 +5,13 @@ from typing import Any
 
 import probatio
 from homeassistant.components import mqtt
-from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlowWithReload
+from homeassistant.config_entries import (
+    ConfigEntry,
+    ConfigFlow,
+    ConfigFlowResult,
+    ConfigSubentryFlow,
+    OptionsFlowWithReload,
+)
 from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME, CONF_PROMPT, CONF_TIMEOUT
 from homeassistant.core import callback
 from homeassistant.helpers import llm
@@ -20,9 +26,22 @@ from homeassistant.helpers.selector import (
 )
 from homeassistant.helpers.service_info.mqtt import MqttServiceInfo
 
-from .const import CONF_HUB, DEFAULT_TIMEOUT, DISCOVERY_TIMEOUT, DOMAIN, MAX_TIMEOUT, MIN_TIMEOUT
+from .const import (
+    CONF_HINTS,
+    CONF_HUB,
+    DEFAULT_HINTS,
+    DEFAULT_TIMEOUT,
+    DISCOVERY_TIMEOUT,
+    DOMAIN,
+    HINT_ARRIVAL,
+    HINT_SPEECH,
+    MAX_TIMEOUT,
+    MIN_TIMEOUT,
+    SUBENTRY_PLUG,
+)
 from .hub import RouseConfigEntry
 from .messages import HubAnnouncement
+from .plug_flow import PlugSubentryFlow
 from .topics import HUB_ANNOUNCEMENT, MalformedPayloadError
 
 DEFAULT_OPTIONS = {CONF_LLM_HASS_API: [llm.LLM_API_ASSIST], CONF_TIMEOUT: DEFAULT_TIMEOUT}
@@ -54,6 +73,9 @@ class RouseOptionsFlow(OptionsFlowWithReload):
                         mode=NumberSelectorMode.BOX,
                     )
                 ),
+                probatio.Optional(CONF_HINTS, default=DEFAULT_HINTS): SelectSelector(
+                    SelectSelectorConfig(options=[HINT_SPEECH, HINT_ARRIVAL], multiple=True, translation_key=CONF_HINTS)
+                ),
             }
         )
         options = dict(self.config_entry.options)
@@ -74,6 +96,15 @@ class RouseConfigFlow(ConfigFlow, domain=DOMAIN):
     def async_get_options_flow(config_entry: RouseConfigEntry) -> RouseOptionsFlow:  # noqa: ARG004
         """Return the flow that changes the options."""
         return RouseOptionsFlow()
+
+    @classmethod
+    @callback
+    def async_get_supported_subentry_types(
+        cls,
+        config_entry: ConfigEntry,  # noqa: ARG003 - Home Assistant's signature
+    ) -> dict[str, type[ConfigSubentryFlow]]:
+        """Return what can be added to a hub: a node's smart plug."""
+        return {SUBENTRY_PLUG: PlugSubentryFlow}
 
     async def async_step_mqtt(self, discovery_info: MqttServiceInfo) -> ConfigFlowResult:
         """Look at an announcement on the bus."""

@@ -67,6 +67,15 @@ class NodeEntity(RouseEntity):
         return self.hub.connected and self.node is not None and self.node.online
 
 
+class LastingNodeEntity(NodeEntity):
+    """Says something that stays true while the node sleeps."""
+
+    @property
+    def available(self) -> bool:
+        """Whether the broker is there to tell."""
+        return self.hub.connected and self.node is not None
+
+
 @callback
 def async_track_entities(
     hass: HomeAssistant,

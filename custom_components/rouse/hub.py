@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from homeassistant.components import mqtt
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.helpers.json import json_bytes
 
 from . import topics
 from .chat import Event
@@ -19,8 +21,13 @@ from .messages import (
     ExpertStatus,
     HubAnnouncement,
     NodeAnnouncement,
+    NodeEnergy,
+    NodePower,
     NodeTelemetry,
+    NodeUpdate,
+    PlugCommand,
     Presence,
+    RepairNotice,
     Reply,
 )
 from .topics import MalformedPayloadError, Topic
@@ -33,6 +40,9 @@ HUB = "hub"
 """What changed: the connection, or the hub itself."""
 INVENTORY = "inventory"
 """What changed: which nodes, experts, agents or readings there are."""
+
+REPAIRS = "repairs"
+"""What changed: which nodes are missed."""
 
 
 def node_key(node: str) -> str:
@@ -55,6 +65,21 @@ class Node:
     has_temperature: bool = False
     """Whether a temperature was reported so far."""
     experts: dict[str, ExpertStatus] = field(default_factory=dict)
+    update: NodeUpdate | None = None
+    """What a node that runs the image says of its updates."""
+    power: NodePower | None = None
+    has_power: bool = False
+    """Whether it told of its power so far."""
+    energy: NodeEnergy | None = None
+    has_energy: bool = False
+    """Whether it told of its energy so far."""
+    repair: RepairNotice | None = None
+
+    @property
+    def state(self) -> str:
+        """What it is doing; `lost` is gone without goodbye."""
+        said = self.power.state if self.power else "awake"
+        return "lost" if said == "awake" and not self.online else said
 
 
 class Hub:
@@ -65,6 +90,8 @@ class Hub:
         self.name = entry.title
         self.announcement: HubAnnouncement | None = None
         self.agents: dict[str, AgentAnnouncement] = {}
+        self.plug_commands: Callable[[str, PlugCommand], None] = lambda _node, _command: None
+        """Takes the hub's wishes for smart plugs."""
         self.chat = ChatLink(hass, f"ha-{entry.entry_id.lower()}", lambda: self.trouble)
         self._hass = hass
         self._entry = entry
@@ -78,7 +105,12 @@ class Hub:
             topics.NODE_STATUS: self._node_status,
             topics.NODE_ANNOUNCEMENT: self._node_announcement,
             topics.NODE_TELEMETRY: self._node_telemetry,
+            topics.NODE_UPDATE: self._node_update,
             topics.EXPERT_STATUS: self._expert_status,
+            topics.NODE_ENERGY: self._node_energy,
+            topics.NODE_POWER: self._node_power,
+            topics.PLUG_COMMAND: self._plug_command,
+            topics.REPAIR_NOTICE: self._repair_notice,
             topics.AGENT_ANNOUNCEMENT: self._agent_announcement,
             topics.REPLY: self._reply,
         }
@@ -115,6 +147,17 @@ class Hub:
     def signal(self, key: str) -> str:
         """Name the dispatcher's signal for a change."""
         return f"{DOMAIN}_{self._entry.entry_id}_{key}"
+
+    async def async_send(self, topic: str, message: Any) -> None:
+        """Publish a message.
+
+        Raises:
+            HomeAssistantError: the broker is not there.
+        """
+        if not self.connected:
+            raise HomeAssistantError(translation_domain=DOMAIN, translation_key="mqtt_disconnected")
+        content = {key: value for key, value in asdict(message).items() if value is not None}
+        await mqtt.async_publish(self._hass, topic, json_bytes(content), qos=1)
 
     async def async_start(self) -> None:
         """Subscribe to the bus for as long as the config entry is loaded."""
@@ -210,6 +253,15 @@ class Hub:
         self._changed(node_key(levels["node"]))
 
     @callback
+    def _node_update(self, update: NodeUpdate | None, levels: dict[str, str]) -> None:
+        node = self._node(levels)
+        came_or_went = (node.update is None) != (update is None)
+        node.update = update
+        if came_or_went:
+            self._changed(INVENTORY)
+        self._changed(node_key(levels["node"]))
+
+    @callback
     def _expert_status(self, status: ExpertStatus | None, levels: dict[str, str]) -> None:
         experts = self._node(levels).experts
         if status:
@@ -217,6 +269,35 @@ class Hub:
         else:
             experts.pop(levels["expert"], None)
         self._changed(INVENTORY)
+        self._changed(node_key(levels["node"]))
+
+    @callback
+    def _node_power(self, power: NodePower | None, levels: dict[str, str]) -> None:
+        node = self._node(levels)
+        node.power = power
+        if power and not node.has_power:
+            node.has_power = True
+            self._changed(INVENTORY)
+        self._changed(node_key(levels["node"]))
+
+    @callback
+    def _node_energy(self, energy: NodeEnergy | None, levels: dict[str, str]) -> None:
+        node = self._node(levels)
+        node.energy = energy
+        if energy and not node.has_energy:
+            node.has_energy = True
+            self._changed(INVENTORY)
+        self._changed(node_key(levels["node"]))
+
+    @callback
+    def _plug_command(self, command: PlugCommand | None, levels: dict[str, str]) -> None:
+        if command:
+            self.plug_commands(levels["node"], command)
+
+    @callback
+    def _repair_notice(self, notice: RepairNotice | None, levels: dict[str, str]) -> None:
+        self._node(levels).repair = notice
+        self._changed(REPAIRS)
         self._changed(node_key(levels["node"]))
 
     @callback

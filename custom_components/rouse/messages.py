@@ -106,6 +106,40 @@ class NodeTelemetry:
     generated_tokens: Count = 0
 
 
+ImageVersion = Annotated[str, probatio.Match(r"[0-9][0-9A-Za-z.~]{0,23}\Z")]
+UpdateState = Literal[
+    "idle", "checking", "downloading", "installing", "rebooting", "verifying", "rolled_back", "failed"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUpdate:
+    """The image that a node runs, and what becomes of the next one."""
+
+    installed: ImageVersion
+    state: UpdateState
+    latest: ImageVersion | None = None
+    """The newest that there is, `installed` if none is newer; None where nobody has looked yet."""
+    version: ImageVersion | None = None
+    """What is being installed, or was not."""
+    progress: Fraction | None = None
+    detail: Annotated[str, probatio.Length(max=1000)] = ""
+    error: Annotated[str, probatio.Length(max=1000)] | None = None
+    notes_url: Annotated[str, probatio.Match(r"https?://\S{1,500}\Z")] | None = None
+    command: RequestId | None = None
+    """The last command that was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCommand:
+    """A wish for a node's image; one that is delivered twice is carried out once."""
+
+    id: str
+    action: Literal["install"]
+    version: str | None = None
+    downgrade: bool = False
+
+
 ExpertState = Literal["starting", "ready", "failed", "stopped"]
 
 
@@ -120,6 +154,63 @@ class ExpertStatus:
     context: Count | None = None
     """Tokens one request may use, prompt and answer together."""
     error: str | None = None
+
+
+PowerState = Literal["awake", "going_to_sleep", "asleep", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodePower:
+    """Whether a node is awake, and why."""
+
+    state: PowerState
+    reason: str = ""
+    blockers: Annotated[tuple[str, ...], _tuple] = ()
+    """What keeps it from sleeping, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnergy:
+    """What a node uses, and what its sleep has saved."""
+
+    source: Literal["rapl", "ipmi", "plug", "estimate"]
+    watts: Annotated[float, _number, probatio.Range(min=0, max=100_000)]
+    used_kwh: Duration
+    saved_kwh: Duration
+    """Against a machine that is always on."""
+    since: Duration
+    """When counting began."""
+    baseline: Literal["measured", "settings"] = "settings"
+
+
+@dataclass(frozen=True, slots=True)
+class PlugCommand:
+    """The hub asks for a node's smart plug."""
+
+    id: RequestId
+    action: Literal["cycle", "on"]
+    deadline: Duration
+    """When nobody waits any more."""
+    off_seconds: Annotated[float, _number, probatio.Range(min=1, max=300)] = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryStep:
+    """One thing that was tried to bring a node back."""
+
+    rung: str
+    outcome: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairNotice:
+    """A node that is missed and could not be brought back."""
+
+    node: Slug
+    problem: Literal["lost", "did_not_wake", "unreachable"]
+    summary: str
+    steps: Annotated[list[RecoveryStep], probatio.Length(max=20)] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,3 +352,38 @@ class ChatCancel:
 
     id: str
     client: str
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCommand:
+    """A wish for a node."""
+
+    id: str
+    action: Literal["sleep", "wake", "recover"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeHint:
+    """Something happened after which an agent is likely to be asked soon; `agent` may be left out for all."""
+
+    kind: Literal["speech", "arrival", "other"]
+    agent: str | None = None
+    area: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlugResult:
+    """What became of a plug command."""
+
+    id: str
+    ok: bool
+    message: str
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlugReading:
+    """What a node's smart plug measures."""
+
+    watts: float

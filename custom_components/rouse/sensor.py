@@ -11,17 +11,18 @@ from homeassistant.components.sensor import (
     SensorEntityDescription,
     SensorStateClass,
 )
-from homeassistant.const import PERCENTAGE, EntityCategory, UnitOfTemperature
+from homeassistant.const import PERCENTAGE, EntityCategory, UnitOfEnergy, UnitOfTemperature
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.util import dt as dt_util
 
-from .entity import NodeEntity, async_track_entities
+from .entity import LastingNodeEntity, NodeEntity, async_track_entities
 from .hub import Hub, Node, RouseConfigEntry
-from .messages import ExpertState, ExpertStatus, NodeTelemetry
+from .messages import ExpertState, ExpertStatus, NodeEnergy, NodeTelemetry, PowerState
 
 PARALLEL_UPDATES = 0
 MAX_ERROR_LENGTH = 255
+MAX_BLOCKERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +88,42 @@ DESCRIPTIONS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnergySensorDescription(SensorEntityDescription):
+    """Describes a reading of a node's energy account."""
+
+    value_fn: Callable[[NodeEnergy], float]
+
+
+def _kwh(key: str, value_fn: Callable[[NodeEnergy], float]) -> EnergySensorDescription:
+    return EnergySensorDescription(
+        key=key,
+        translation_key=key,
+        device_class=SensorDeviceClass.ENERGY,
+        native_unit_of_measurement=UnitOfEnergy.KILO_WATT_HOUR,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        suggested_display_precision=2,
+        value_fn=value_fn,
+    )
+
+
+ENERGY_DESCRIPTIONS = (
+    _kwh("energy_used", lambda energy: energy.used_kwh),
+    _kwh("energy_saved", lambda energy: energy.saved_kwh),
+)
+
+
 async def async_setup_entry(
     hass: HomeAssistant, entry: RouseConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add the sensors of each node."""
 
-    def sensors(hub: Hub) -> Iterator[NodeSensor | ExpertSensor]:
+    def sensors(hub: Hub) -> Iterator[NodeSensor | PowerSensor | EnergySensor | ExpertSensor]:
         for name, node, _ in hub.nodes():
+            if node.has_power:
+                yield PowerSensor(hub, name)
+            if node.has_energy:
+                yield from (EnergySensor(hub, name, description) for description in ENERGY_DESCRIPTIONS)
             for description in DESCRIPTIONS:
                 if description.exists_fn(node):
                     yield NodeSensor(hub, name, description)
@@ -118,6 +148,55 @@ class NodeSensor(NodeEntity, SensorEntity):
         if self.node is None or self.node.telemetry is None:
             return None
         return self.entity_description.value_fn(self.node.telemetry)
+
+
+class PowerSensor(LastingNodeEntity, SensorEntity):
+    """Whether a node is awake, and why."""
+
+    _attr_device_class = SensorDeviceClass.ENUM
+    _attr_translation_key = "power"
+    _attr_options = [*get_args(PowerState), "lost"]  # noqa: RUF012 - Home Assistant's way
+
+    def __init__(self, hub: Hub, name: str) -> None:
+        super().__init__(hub, name, "power")
+
+    @property
+    def native_value(self) -> str | None:
+        """What the node does."""
+        return self.node.state if self.node and self.node.power else None
+
+    @property
+    def extra_state_attributes(self) -> dict[str, Any]:
+        """Why, and what keeps it from sleeping."""
+        power = self.node.power if self.node else None
+        if power is None:
+            return {}
+        return {
+            "reason": power.reason[:MAX_ERROR_LENGTH],
+            "blockers": [blocker[:MAX_ERROR_LENGTH] for blocker in power.blockers[:MAX_BLOCKERS]],
+        }
+
+
+class EnergySensor(LastingNodeEntity, SensorEntity):
+    """What a node has used, or saved."""
+
+    entity_description: EnergySensorDescription
+
+    def __init__(self, hub: Hub, name: str, description: EnergySensorDescription) -> None:
+        super().__init__(hub, name, description.key)
+        self.entity_description = description
+
+    @property
+    def native_value(self) -> float | None:
+        """The sum since the node began to count."""
+        energy = self.node.energy if self.node else None
+        return self.entity_description.value_fn(energy) if energy else None
+
+    @property
+    def extra_state_attributes(self) -> dict[str, Any]:
+        """How it is known: measured, and by what, or estimated from the settings."""
+        energy = self.node.energy if self.node else None
+        return {"source": energy.source, "baseline": energy.baseline} if energy else {}
 
 
 class ExpertSensor(NodeEntity, SensorEntity):

@@ -15,8 +15,13 @@ from .messages import (
     ExpertStatus,
     HubAnnouncement,
     NodeAnnouncement,
+    NodeEnergy,
+    NodePower,
     NodeTelemetry,
+    NodeUpdate,
+    PlugCommand,
     Presence,
+    RepairNotice,
     Reply,
     ReplyFailed,
     ReplyFinished,
@@ -102,7 +107,12 @@ HUB_ANNOUNCEMENT: Topic[HubAnnouncement] = Topic(f"{ROOT}/hub/announcement", _sc
 NODE_STATUS: Topic[Presence] = Topic(f"{ROOT}/nodes/{{node}}/status", _schema(Presence))
 NODE_ANNOUNCEMENT: Topic[NodeAnnouncement] = Topic(f"{ROOT}/nodes/{{node}}/announcement", _schema(NodeAnnouncement))
 NODE_TELEMETRY: Topic[NodeTelemetry] = Topic(f"{ROOT}/nodes/{{node}}/telemetry", _schema(NodeTelemetry))
+NODE_UPDATE: Topic[NodeUpdate] = Topic(f"{ROOT}/nodes/{{node}}/update", _schema(NodeUpdate))
 EXPERT_STATUS: Topic[ExpertStatus] = Topic(f"{ROOT}/nodes/{{node}}/experts/{{expert}}", _schema(ExpertStatus))
+NODE_ENERGY: Topic[NodeEnergy] = Topic(f"{ROOT}/nodes/{{node}}/energy", _schema(NodeEnergy))
+NODE_POWER: Topic[NodePower] = Topic(f"{ROOT}/nodes/{{node}}/power", _schema(NodePower))
+PLUG_COMMAND: Topic[PlugCommand] = Topic(f"{ROOT}/nodes/{{node}}/power/plug/commands", _schema(PlugCommand))
+REPAIR_NOTICE: Topic[RepairNotice] = Topic(f"{ROOT}/nodes/{{node}}/repair", _schema(RepairNotice))
 AGENT_ANNOUNCEMENT: Topic[AgentAnnouncement] = Topic(
     f"{ROOT}/agents/{{agent}}/announcement", _schema(AgentAnnouncement)
 )
@@ -114,7 +124,12 @@ READ: tuple[Topic[Any], ...] = (
     NODE_STATUS,
     NODE_ANNOUNCEMENT,
     NODE_TELEMETRY,
+    NODE_UPDATE,
     EXPERT_STATUS,
+    NODE_ENERGY,
+    NODE_POWER,
+    PLUG_COMMAND,
+    REPAIR_NOTICE,
     AGENT_ANNOUNCEMENT,
     REPLY,
 )
@@ -131,3 +146,27 @@ def requests(agent: str) -> str:
 def cancellations(agent: str) -> str:
     """Return the topic on which an agent's requests are cancelled."""
     return f"{ROOT}/agents/{agent}/cancellations"
+
+
+def update_commands(node: str) -> str:
+    """Return the topic on which a node is asked to update."""
+    return f"{ROOT}/nodes/{node}/update/commands"
+
+
+def power_commands(node: str) -> str:
+    """Return the topic on which a node, and the hub for it, takes commands."""
+    return f"{ROOT}/nodes/{node}/power/commands"
+
+
+def plug_results(node: str) -> str:
+    """Return the topic on which the hub hears what became of a plug command."""
+    return f"{ROOT}/nodes/{node}/power/plug/results"
+
+
+def plug_readings(node: str) -> str:
+    """Return the topic on which a node hears what its plug measures."""
+    return f"{ROOT}/nodes/{node}/power/plug"
+
+
+HINTS = f"{ROOT}/hub/hints"
+"""On which the hub takes hints."""

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import aiohttp
 
+from appliance.security.layout import secret_file
 from scripts.house.processes import child
 
 REPOSITORY = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ class Appliance:
 
     def secret(self, name: str) -> str:
         """Return one of the secrets that the hub made."""
-        return (self.folder / "state" / "secrets" / name).read_text().strip()
+        return secret_file(self.folder / "state", name).read_text().strip()
 
     def log(self, name: str) -> Path:
         """Return where a process writes its log."""

@@ -6,10 +6,13 @@ All its bytes are made beforehand, so that it costs little beside the gateway th
 import argparse
 import asyncio
 import json
+import ssl
+from pathlib import Path
 
 from aiohttp import web
 
 from appliance.http_server import http_runner
+from appliance.security.tls import Identity, server_context
 
 
 def application(first: float, tokens: int, interval: float) -> web.Application:
@@ -48,11 +51,12 @@ def _event(delta: dict[str, str], reason: str | None) -> bytes:
     return b"data: " + json.dumps({**body, "choices": [choice]}, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def _serve(app: web.Application) -> None:
+async def _serve(app: web.Application, context: ssl.SSLContext | None) -> None:
     runner = http_runner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)  # noqa: T201  # this is its interface
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024, ssl_context=context).start()
+    scheme = "http" if context is None else "https"
+    print(f"{scheme}://127.0.0.1:{runner.addresses[0][1]}", flush=True)  # noqa: T201  # this is its interface
     await asyncio.Event().wait()
 
 
@@ -62,8 +66,14 @@ def main() -> None:
     parser.add_argument("--first", type=float, default=0.1)
     parser.add_argument("--tokens", type=int, default=30)
     parser.add_argument("--interval", type=float, default=0.1)
+    parser.add_argument("--identity", type=Path, help="folder with chain.pem, key.pem and ca.pem: speak TLS")
+    parser.add_argument("--open", action="store_true", help="ask for no certificate of the client")
     found = parser.parse_args()
-    asyncio.run(_serve(application(found.first, found.tokens, found.interval)))
+    context = None
+    if (folder := found.identity) is not None:
+        context = server_context(Identity(folder / "chain.pem", folder / "key.pem", (folder / "ca.pem").read_text()))
+        context.verify_mode = ssl.CERT_NONE if found.open else ssl.CERT_REQUIRED
+    asyncio.run(_serve(application(found.first, found.tokens, found.interval), context))
 
 
 if __name__ == "__main__":

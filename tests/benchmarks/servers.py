@@ -103,7 +103,7 @@ def _first_url(log: Path) -> str | None:
     if not log.exists():
         return None
     lines = log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in lines if line.startswith("http://")), None)
+    return next((line.strip() for line in lines if line.startswith(("http://", "https://"))), None)
 
 
 def _backend() -> dict[str, str]:

@@ -49,7 +49,12 @@ async def test_a_question_is_answered_piece_by_piece(house: House) -> None:
 async def test_every_entity_has_a_value(house: House) -> None:
     entities = await own_entities(house.assistant)
 
-    assert {entity.partition(".")[0] for entity in entities} == {"binary_sensor", "conversation", "sensor"}
+    assert {entity.partition(".")[0] for entity in entities} == {
+        "binary_sensor",
+        "conversation",
+        "sensor",
+        "switch",
+    }
     async with asyncio.timeout(LONG):
         for entity in entities:
             while await house.assistant.wait_for_state(entity, seconds=LONG) == "unknown":

@@ -24,6 +24,7 @@ from appliance.bus.topics import (
     REPLY,
     Topic,
 )
+from appliance.security.layout import secret_file
 from scripts.house.appliance import ONE_EXPERT, Appliance
 from scripts.house.mosquitto import mosquitto
 from scripts.house.processes import free_port, tail
@@ -209,7 +210,7 @@ async def running_house(
 async def _home_assistants_connection(appliance: Appliance, broker: RunningBroker | None) -> Connection:
     if broker is not None:
         return broker.connection("homeassistant")
-    file = appliance.folder / "state" / "secrets" / "broker-homeassistant.password"
+    file = secret_file(appliance.folder / "state", "broker-homeassistant.password")
     async with asyncio.timeout(30):
         while not file.exists():
             await asyncio.sleep(0.05)

@@ -13,12 +13,23 @@ import pytest
 from appliance.bus.errors import MalformedMessageError
 from appliance.bus.topics import (
     ALL,
+    CERTIFICATE_REQUEST,
     CHAT_CANCEL,
     CHAT_REQUEST,
     EXPERT_STATUS,
     MAX_PAYLOAD_BYTES,
+    NODE_ANNOUNCEMENT,
+    NODE_ENERGY,
+    NODE_POWER,
     NODE_STATUS,
     NODE_TELEMETRY,
+    NODE_UPDATE,
+    PAIRED_NODE,
+    PAIRING_CLAIM,
+    PAIRING_OFFER,
+    PLUG_RESULT,
+    POWER_COMMAND,
+    WAKE_HINT,
     Topic,
 )
 from tests.faults.house import NODE, House
@@ -30,7 +41,24 @@ GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
 COUNT = 1000
 REAL = {"node": NODE, "expert": "small", "agent": "home", "client": "somebody"}
 STRANGE = {"node": "cellar", "expert": "other", "agent": "nobody", "client": "somebody"}
-READ_BY_THE_HUB = (NODE_STATUS, NODE_TELEMETRY, EXPERT_STATUS, CHAT_REQUEST, CHAT_CANCEL)
+READ_BY_THE_HUB = (
+    NODE_STATUS,
+    NODE_ANNOUNCEMENT,
+    NODE_TELEMETRY,
+    NODE_POWER,
+    NODE_ENERGY,
+    NODE_UPDATE,
+    EXPERT_STATUS,
+    CHAT_REQUEST,
+    CHAT_CANCEL,
+    PAIRING_OFFER,
+    PAIRING_CLAIM,
+    PAIRED_NODE,
+    CERTIFICATE_REQUEST,
+    WAKE_HINT,
+    POWER_COMMAND,
+    PLUG_RESULT,
+)
 DEAD_URL = "http://127.0.0.1:9/v1"
 GROWTH = 150 * 1024 * 1024
 """Bytes of memory that a process may have gained: 10,000 payloads in all, so no leak of each fits in."""

@@ -1,5 +1,6 @@
 """A whole house whose node is put to sleep by somebody else, and real experts as units of systemd."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -66,6 +67,45 @@ async def test_a_node_that_is_put_to_sleep_keeps_its_prefixes_and_answers_when_i
             await house.observed.until(lambda: is_online(seen.get(STATUS)), "node online")
             await house.observed.until(lambda: seen[POWER].state == "awake", "node awake")
             await house.answers()
+
+
+SLEEPER = """
+[node]
+roles = ["expert"]
+[power]
+idle_after = 4
+minimum_awake = 0
+suspend_seconds = 0
+resume_seconds = 0
+sleep_without_wake = true
+measure_interval = 1
+"""
+
+
+async def test_rouse_node_sleeps_by_the_settings_and_not_while_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with BusDaemon() as dbus, FakeLogind(dbus.address) as logind:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", dbus.address)
+        async with running_house(tmp_path, "mosquitto", group=SLEEPER) as house:
+            seen = house.observed.latest
+            endless = {"max_tokens": 1000, "stream": True, "logit_bias": END_OF_ANSWER}
+            async with house.chat("Count from one to one thousand.", **endless) as response:
+                await response.content.readline()
+                reason = "it answers requests"
+                await house.observed.until(lambda: reason in seen[POWER].blockers, "what keeps it awake")
+                assert logind.calls.count("Suspend") == 0
+            await house.observed.until(lambda: seen[POWER].state == "asleep", "node asleep")
+            await house.observed.until(lambda: bool(logind.put_down), "down")
+            assert logind.put_down == [("suspend", "released")]
+            assert seen[POWER].reason == "nobody has used it for 4 seconds"
+
+            await logind.wake()
+            await house.observed.until(lambda: seen[POWER].state == "awake", "node awake")
+            await house.answers()
+            await house.observed.until(lambda: len(logind.put_down) == 2, "down again")
+        account = json.loads((house.appliance.folder / "state" / "node" / "power" / "energy.json").read_text())
+        assert account["used"] > 0
 
 
 END_OF_ANSWER = {"0": -100, "2": -100}

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from appliance.bus.messages import ExpertStatus
+from appliance.security.layout import secret_file
 from scripts.house.appliance import MODEL
 from scripts.house.processes import child, free_port
 from tests.faults.house import LONG, House, events, running_house
@@ -148,7 +149,7 @@ async def test_strangers_learn_little_of_a_worker(spread: tuple[House, list[Work
         headers = {"Authorization": f"Bearer {house.appliance.secret('expert.key')}"}
         async with http.get(f"http://{worker.address}/metrics", headers=headers) as response:
             assert response.status == 401
-        key = (tmp_path / "state" / "secrets" / "expert.key").read_text().strip()
+        key = secret_file(tmp_path / "state", "expert.key").read_text().strip()
         async with http.get(f"http://{worker.address}/metrics", headers={"Authorization": f"Bearer {key}"}) as response:
             assert "rouse_rpc_worker_accepting 1.0" in await response.text()
         second = [sys.executable, "-m", "appliance", "--config-dir", str(worker.folder), "rpc-worker"]

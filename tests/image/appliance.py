@@ -1,4 +1,4 @@
-"""Rouse inside a machine: started, asked over OpenAI's API from outside, and over MQTT from inside."""
+"""Rouse inside a machine: asked over OpenAI's API from outside, and over MQTT from inside."""
 
 import asyncio
 import json
@@ -11,9 +11,11 @@ from image_build.machine import Machine
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GATEWAY_PORT = 8100
+GATEWAY_KEY = "/var/lib/rouse/secrets/hub/gateway.key"
 CONFIGURATION = f"""
 [node]
 name = "attic"
+roles = ["hub", "expert"]
 
 [gateway]
 host = "0.0.0.0"
@@ -29,32 +31,13 @@ threads = 1
 _LISTEN = """
 import json, paho.mqtt.client as mqtt
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-client.username_pw_set("rouse", open("/var/lib/rouse/secrets/broker-rouse.password").read().strip())
+client.username_pw_set("rouse", open("/var/lib/rouse/secrets/bus/broker-rouse.password").read().strip())
 client.on_connect = lambda *_: client.subscribe("rouse/v1/nodes/#")
 client.on_message = lambda _, __, message: print(message.topic, message.payload.decode(), flush=True)
 client.connect("127.0.0.1", 1883)
 client.loop_start()
 import time; time.sleep(5)
 """
-
-
-async def configure(machine: Machine, text: str = CONFIGURATION) -> None:
-    """Write the settings, as the deploys and the first boot do."""
-    await machine.run(f"mkdir -p /etc/rouse && cat > /etc/rouse/rouse.toml <<'END'\n{text}END")
-
-
-async def start(machine: Machine) -> None:
-    """Start hub and node: the image's own units where it has them, and else units for this boot."""
-    for name in ("hub", "node"):
-        unit = f"rouse-{name}"
-        known = await machine.run(f"systemctl cat {unit}.service > /dev/null 2>&1 && echo yes || echo no")
-        if known.strip() == "yes":
-            await machine.run(f"systemctl restart {unit}.service", 120)
-        else:
-            await machine.run(
-                f"systemd-run --quiet --unit={unit} -p StateDirectory=rouse -p Restart=on-failure "
-                f"-p Environment=OMP_WAIT_POLICY=passive /usr/bin/rouse {name}"
-            )
 
 
 async def answered(machine: Machine, port: int, seconds: float) -> tuple[str, float]:
@@ -64,7 +47,7 @@ async def answered(machine: Machine, port: int, seconds: float) -> tuple[str, fl
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(900)) as http:
         while True:
             try:
-                key = key or (await machine.run("cat /var/lib/rouse/secrets/gateway.key 2> /dev/null || true")).strip()
+                key = key or (await machine.run(f"cat {GATEWAY_KEY} 2> /dev/null || true")).strip()
                 answer = await _ask(http, port, key)
             except (aiohttp.ClientError, TimeoutError) as error:
                 answer = {"error": str(error)}
@@ -79,7 +62,7 @@ async def answered(machine: Machine, port: int, seconds: float) -> tuple[str, fl
 async def _ask(http: aiohttp.ClientSession, port: int, key: str) -> dict[str, Any]:
     body = {
         "model": "small",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "Count: one, two, three,"}],
         "max_tokens": 8,
         "temperature": 0,
     }

@@ -25,10 +25,10 @@ from image_build.process import Runner
 from image_build.sandbox import Sandbox
 from image_build.source import checkout
 
-WORK = checkout() / "build" / "image"
+WORK = Path(os.environ.get("ROUSE_IMAGE_WORK", checkout() / "build" / "image")).resolve()
 DISK_SIZE = 8 << 30
-BOOT_SECONDS = 420
-"""Emulated on a busy machine; about a minute on a quiet one."""
+BOOT_SECONDS = 1200
+"""Emulated on a very busy machine; about a minute on a quiet one."""
 
 
 @dataclass(frozen=True, slots=True)

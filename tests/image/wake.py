@@ -98,7 +98,8 @@ class Card:
             frame = await loop.sock_recv(raw, 65_536)
             if is_magic(frame, self.mac):
                 self.seen.append(time.monotonic())
-                await self.machine.execute("system_wakeup")
+                if await status(self.machine) == "suspended":
+                    await self.machine.execute("system_wakeup")
             elif b"\xff" * 6 in frame[14:]:
                 self.others += 1
 

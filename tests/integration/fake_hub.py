@@ -18,10 +18,16 @@ from pytest_homeassistant_custom_component.typing import MqttMockHAClient
 from custom_components.rouse.const import DOMAIN
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "messages"
-SENT = {path.stem for path in GOLDEN.glob("chat_*.json")}
-POWER = {"node_power_asleep", "node_power_awake", "node_energy", "plug_reading", "power_command"}
+SENT = {path.stem for path in GOLDEN.glob("chat_*.json")} | {
+    "plug_reading",
+    "plug_result",
+    "power_command_wake",
+    "update_command",
+    "wake_hint",
+}
 PAIRING = {path.stem for pattern in ("paired_*", "pairing_*") for path in GOLDEN.glob(f"{pattern}.json")}
-BETWEEN_HUB_AND_NODES = POWER | PAIRING
+CERTIFICATES = {path.stem for path in GOLDEN.glob("certificate_*.json")} | {"house_trust"}
+BETWEEN_HUB_AND_NODES = PAIRING | CERTIFICATES | {"power_command", "power_command_stay_off"}
 """What the integration neither sends nor reads yet."""
 READ = {path.stem for path in GOLDEN.glob("*.json")} - SENT - BETWEEN_HUB_AND_NODES
 AGENT = "conversation.rouse_home"
@@ -91,6 +97,8 @@ class FakeHub:
         self.say_golden("node_announcement")
         self.say_golden("node_status", state="online")
         self.say_golden("node_telemetry")
+        self.say_golden("node_power_awake")
+        self.say_golden("node_energy")
         self.say_golden("expert_status_ready")
 
     def go(self) -> None:

@@ -15,7 +15,7 @@ from homeassistant.helpers.service_info.mqtt import MqttServiceInfo
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.rouse import config_flow
-from custom_components.rouse.const import CONF_HUB, DOMAIN
+from custom_components.rouse.const import CONF_HINTS, CONF_HUB, DOMAIN
 
 ANNOUNCEMENT = golden("hub_announcement")
 DEFAULTS = {CONF_LLM_HASS_API: ["assist"], CONF_TIMEOUT: 60}
@@ -211,7 +211,7 @@ async def test_options_change_the_running_agents(hass: HomeAssistant, hub: FakeH
     await hass.async_block_till_done()
 
     assert result["type"] is FlowResultType.CREATE_ENTRY
-    assert entry.options == chosen
+    assert entry.options == {**chosen, CONF_HINTS: ["speech"]}
     assert hass.states.get(AGENT).attributes["supported_features"] == 0
 
 

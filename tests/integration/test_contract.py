@@ -14,11 +14,16 @@ from custom_components.rouse.messages import (
     ChatCancel,
     ChatRequest,
     ExposedEntity,
+    PlugReading,
+    PlugResult,
+    PowerCommand,
     SystemMessage,
     Tool,
     ToolCall,
     ToolMessage,
+    UpdateCommand,
     UserMessage,
+    WakeHint,
 )
 
 REQUEST = ChatRequest(
@@ -75,6 +80,8 @@ def _known(golden_value: Any, value: Any) -> Any:
     """Reduce a golden value to the fields that the integration reads."""
     if is_dataclass(value) and not isinstance(value, type):
         return {key: golden_value[key] for key in asdict(value)}
+    if isinstance(value, list) and isinstance(golden_value, list):
+        return [_known(*pair) for pair in zip(golden_value, value, strict=True)]
     return golden_value
 
 
@@ -91,6 +98,41 @@ def test_golden_cancellation_is_what_is_sent() -> None:
 
     assert json_loads(json_bytes(cancel)) == message["payload"]
     assert topics.cancellations("home") == message["topic"]
+
+
+def test_golden_update_command_is_what_is_sent() -> None:
+    message = golden("update_command")
+    command = UpdateCommand("01JD0000000000000000000009", "install", "0.2.0")
+
+    assert json_loads(json_bytes(command)) == message["payload"]
+    assert topics.update_commands("attic") == message["topic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "topic"),
+    [
+        ("wake_hint", WakeHint("speech", "home", "Kitchen"), topics.HINTS),
+        (
+            "plug_result",
+            PlugResult(
+                "01JD000000000000000000000P", ok=True, message="switch.attic was off for 10 s and is on", watts=41.5
+            ),
+            topics.plug_results("attic"),
+        ),
+        ("plug_reading", PlugReading(41.5), topics.plug_readings("attic")),
+        (
+            "power_command_wake",
+            PowerCommand("01JD000000000000000000000R", "wake", "switched on in Home Assistant"),
+            topics.power_commands("attic"),
+        ),
+    ],
+)
+def test_golden_messages_about_power_are_what_is_sent(name: str, message: Any, topic: str) -> None:
+    expected = golden(name)
+    sent = {key: value for key, value in asdict(message).items() if value is not None}
+
+    assert {key: expected["payload"][key] for key in sent} == sent
+    assert topic == expected["topic"]
 
 
 def test_replies_are_expected_where_they_are_sent() -> None:

@@ -4,7 +4,7 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlparse
 
 import probatio
@@ -16,7 +16,9 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import config_validation as cv
 from homeassistant.loader import async_get_integration
 
-from custom_components.rouse.sensor import DESCRIPTIONS
+from custom_components.rouse.actions import HINT_SCHEMA
+from custom_components.rouse.messages import RepairNotice
+from custom_components.rouse.sensor import DESCRIPTIONS, ENERGY_DESCRIPTIONS
 
 FOLDER = Path(__file__).parents[2] / "custom_components" / "rouse"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -129,12 +131,43 @@ STRINGS_SCHEMA = probatio.Schema(
                     probatio.Optional("unit_of_measurement"): _translation,
                     probatio.Optional("state"): {_translation_key: _translation},
                     probatio.Optional("state_attributes"): {
-                        _translation_key: {probatio.Optional("name"): _translation}
+                        _translation_key: {
+                            probatio.Optional("name"): _translation,
+                            probatio.Optional("state"): {_translation_key: _translation},
+                        }
                     },
                 }
             }
         },
         probatio.Required("exceptions"): {cv.slug: {probatio.Required("message"): _translation}},
+        probatio.Required("config_subentries"): {
+            cv.slug: {
+                **_FLOW,
+                probatio.Required("entry_type"): _translation,
+                probatio.Required("initiate_flow"): {
+                    probatio.Required("user"): _translation,
+                    probatio.Optional("reconfigure"): _translation,
+                },
+            }
+        },
+        probatio.Required("issues"): {
+            _translation_key: {
+                probatio.Required("title"): _translation,
+                probatio.Required("fix_flow"): _FLOW,
+            }
+        },
+        probatio.Required("selector"): {
+            _translation_key: {probatio.Required("options"): {_translation_key: _translation}}
+        },
+        probatio.Required("services"): {
+            _translation_key: {
+                probatio.Required("name"): _translation,
+                probatio.Required("description"): _translation,
+                probatio.Optional("fields"): {
+                    str: {probatio.Required("name"): _translation, probatio.Required("description"): _translation}
+                },
+            }
+        },
     }
 )
 
@@ -147,7 +180,8 @@ ICONS_SCHEMA = probatio.Schema(
                     probatio.Optional("state"): {_translation_key: _icon},
                 }
             }
-        }
+        },
+        probatio.Required("services"): {_translation_key: {probatio.Required("service"): _icon}},
     }
 )
 
@@ -196,9 +230,10 @@ def test_dependencies_cover_what_is_imported() -> None:
         for source in SOURCES.values()
         for match in re.findall(r"from homeassistant\.components(?:\.| import )(\w+)", source)
     }
-    always_there = {"binary_sensor", "diagnostics", "homeassistant", "sensor"}
+    always_there = {"binary_sensor", "diagnostics", "homeassistant", "repairs", "sensor", "switch", "update"}
+    listed = {*MANIFEST["dependencies"], *MANIFEST["after_dependencies"]}
 
-    assert imported - always_there <= set(MANIFEST["dependencies"])
+    assert imported - always_there <= listed
 
 
 def test_it_ships_alone() -> None:
@@ -208,7 +243,7 @@ def test_it_ships_alone() -> None:
 
 def test_strings() -> None:
     STRINGS_SCHEMA(STRINGS)
-    for flow in (STRINGS["config"], STRINGS["options"]):
+    for flow in (STRINGS["config"], STRINGS["options"], *STRINGS["config_subentries"].values()):
         for step in flow["step"].values():
             assert step.get("data_description", {}).keys() <= step.get("data", {}).keys()
 
@@ -226,8 +261,9 @@ def test_icons() -> None:
 
 
 def test_every_sensor_has_a_name_and_an_icon() -> None:
-    assert {description.key for description in DESCRIPTIONS} | {"expert"} == set(STRINGS["entity"]["sensor"])
-    for description in DESCRIPTIONS:
+    descriptions = (*DESCRIPTIONS, *ENERGY_DESCRIPTIONS)
+    assert {description.key for description in descriptions} | {"expert", "power"} == set(STRINGS["entity"]["sensor"])
+    for description in descriptions:
         assert description.translation_key == description.key
         assert description.device_class or description.key in ICONS["entity"]["sensor"]
     states = STRINGS["entity"]["sensor"]["expert"]["state"]
@@ -239,12 +275,36 @@ def test_every_error_of_the_flow_is_translated() -> None:
     [flow] = [source for path, source in SOURCES.items() if path.stem == "config_flow"]
     errors = set(re.findall(r'errors\["base"\] = "(\w+)"', flow))
     # The base class aborts for these.
-    aborts = _literals("async_abort", "reason") | {"already_configured", "already_in_progress"}
+    aborts = _literals("async_abort", "reason") | {
+        "already_configured",
+        "already_in_progress",
+        "reconfigure_successful",
+    }
     steps = _literals("async_show_form", "step_id")
+    flows = (
+        STRINGS["config"],
+        STRINGS["options"],
+        *STRINGS["config_subentries"].values(),
+        *(issue["fix_flow"] for issue in STRINGS["issues"].values()),
+    )
 
     assert errors == STRINGS["config"]["error"].keys()
-    assert aborts == STRINGS["config"]["abort"].keys()
-    assert steps == STRINGS["config"]["step"].keys() | STRINGS["options"]["step"].keys()
+    assert aborts == {abort for one in flows for abort in one.get("abort", ())}
+    assert steps == {step for one in flows for step in one["step"]}
+
+
+def test_every_problem_of_a_notice_is_a_repair() -> None:
+    assert set(get_args(get_type_hints(RepairNotice)["problem"])) == STRINGS["issues"].keys()
+
+
+def test_the_action_is_described() -> None:
+    described = yaml.safe_load((FOLDER / "services.yaml").read_text())
+    assert described.keys() == STRINGS["services"].keys() == ICONS["services"].keys()
+    for name, action in described.items():
+        assert action["fields"].keys() == STRINGS["services"][name]["fields"].keys()
+    assert {str(key) for key in HINT_SCHEMA.schema} == described["hint"]["fields"].keys()
+    kinds = described["hint"]["fields"]["kind"]["selector"]["select"]
+    assert set(kinds["options"]) == STRINGS["selector"][kinds["translation_key"]]["options"].keys()
 
 
 def test_every_exception_is_translated() -> None:
@@ -255,7 +315,9 @@ def test_every_exception_is_translated() -> None:
     troubles = set(re.findall(r'return "(mqtt_\w+|hub_\w+)"', hub))
     used = (
         _literals("ChatError", 0)
+        | _literals("UpdateCommandError", 0)
         | _literals("ConfigEntryNotReady", "translation_key")
+        | _literals("ServiceValidationError", "translation_key")
         | set(re.findall(r'"(\w+)"', failures.group(1)))
         | troubles
     )
@@ -283,6 +345,6 @@ def test_the_manifest_claims_no_tier_with_open_rules() -> None:
     assert open_rules == []
 
 
-@pytest.mark.parametrize("platform", ["binary_sensor", "conversation", "sensor"])
+@pytest.mark.parametrize("platform", ["binary_sensor", "conversation", "sensor", "switch", "update"])
 def test_platforms_say_how_many_updates_run_at_once(platform: str) -> None:
     assert "\nPARALLEL_UPDATES = 0\n" in SOURCES[FOLDER / f"{platform}.py"]

@@ -96,7 +96,7 @@ async def test_categories_and_defaults(hass: HomeAssistant, entry: MockConfigEnt
         "sensor.attic_model_storage_use",
     }
     assert disabled == {"sensor.attic_last_boot"}
-    assert len({found.unique_id for found in entities.values()}) == len(entities) == 11
+    assert len({found.unique_id for found in entities.values()}) == len(entities) == 15
 
 
 async def test_temperature_only_where_there_is_one(hass: HomeAssistant, hub: FakeHub) -> None:

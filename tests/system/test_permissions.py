@@ -1,4 +1,4 @@
-"""polkit's rule of docs/sleeping.md, with the real polkitd and logind: it lets the service's user do what it must."""
+"""The deploys' rule for polkit, with the real polkitd and logind: it lets the service's user do what it must."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from tests.system.machine.bus_daemon import BusDaemon
 from tests.system.machine.bus_daemon import program as dbus_program
 from tests.system.machine.real_logind import NotingSystemd, missing, polkitd, real_logind
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "sleeping.md"
+RULE = Path(__file__).parents[2] / "pyinfra_deploys/appliance/templates/50-rouse-node.rules.j2"
 MANAGER = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 NOBODY, SOMEBODY = 65534, 2
 
@@ -56,7 +56,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     rules.mkdir(mode=0o755)
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         folder.chmod(0o755)  # polkitd reads its rules as a user of its own
-    rule = DOCUMENT.read_text().partition("```js\n")[2].partition("```")[0]
+    rule = RULE.read_text()
     assert '"rouse-node"' in rule
     (rules / "50-rouse-node.rules").write_text(rule.replace('"rouse-node"', '"nobody"'))
     async with AsyncExitStack() as stack:

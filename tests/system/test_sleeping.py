@@ -420,8 +420,8 @@ async def test_a_request_at_the_last_moment_is_answered(machine: Machine) -> Non
 
 async def test_a_machine_that_holds_layers_for_another_stays_awake(machine: Machine) -> None:
     machine.expert.health["clients"] = 1
-    machine.policy.idle_after = 0
     await machine.start()
+    machine.policy.idle_after = 0
     blocker = "an expert on another machine has layers of its model here"
     await machine.heard.until(lambda: machine.heard.last("power").blockers == (blocker,), blocker)
     assert machine.logind.calls.count("Suspend") == 0

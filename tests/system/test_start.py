@@ -15,6 +15,7 @@ from appliance.bus.client import Bus
 from appliance.bus.connection import Connection
 from appliance.bus.messages import Presence
 from appliance.bus.topics import HUB_ANNOUNCEMENT, HUB_STATUS
+from appliance.security.layout import secret_file
 from appliance.settings.model import BrokerSettings
 from scripts.house.mosquitto import mosquitto, program
 from scripts.house.processes import child, free_port
@@ -108,7 +109,7 @@ async def test_with_its_own_broker_it_starts_and_stops_cleanly(hub: HubProcess) 
     async with AsyncExitStack() as stack:
         process = await hub.start(stack)
         await hub.until_it_says("connected to the MQTT broker")
-        password = hub._folder / "state" / "secrets" / "broker-homeassistant.password"
+        password = secret_file(hub._folder / "state", "broker-homeassistant.password")
         connection = Connection("127.0.0.1", port, "homeassistant", password.read_text().strip())
         assert await presence_of(connection, count=1) == [Presence(state="online")]
         process.terminate()
@@ -207,7 +208,7 @@ async def test_over_tls_with_its_own_broker_whatever_name_the_certificate_has(hu
     async with AsyncExitStack() as stack:
         await hub.start(stack)
         await hub.until_it_says("connected to the MQTT broker")
-        password = (hub._folder / "state" / "secrets" / "broker-homeassistant.password").read_text().strip()
+        password = (secret_file(hub._folder / "state", "broker-homeassistant.password")).read_text().strip()
         settings = BrokerSettings(
             username="homeassistant", password=SecretStr(password), ca_file=certificates.authority
         )

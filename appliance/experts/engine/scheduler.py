@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import psutil
+
 from appliance.experts.backend import Backend, BackendFactory, ModelInfo
 from appliance.experts.engine.batching import plan
 from appliance.experts.engine.costs import StepCosts
@@ -47,6 +49,10 @@ the connection some 0.3 ms of processor time, a thirtieth of a small model's ste
 
 BROKEN_AFTER = 3
 """Steps in a row that fail before the context counts as broken."""
+
+BEAT_SECONDS = 5.0
+WORKING_SHARE = 0.02
+"""Processor time of a thread that works, to the time that passes: little where many share a processor."""
 
 type State = Literal["loading", "ready", "stopping", "stopped", "broken"]
 type Outbox = list[tuple[Generation, Sequence[Event]]]
@@ -84,6 +90,7 @@ class Scheduler:
         self._outbox: Outbox = []
         self._urgent = False
         self._flushed = 0.0
+        self._round_trip: asyncio.Future[None] | None = None
 
     # ---- event loop side
 
@@ -172,12 +179,28 @@ class Scheduler:
         return saved
 
     async def beat(self) -> None:
-        """Return when the engine thread has come round: that it hangs shows in no other way.
+        """Return when the engine thread has come round or computes: that it hangs shows in no other way.
 
-        An engine that loads its model, or is too busy to take a job, is alive; one that has failed ends by itself.
+        A step takes minutes where a large model meets an old processor, so a thread that uses processor time is alive.
+        So is an engine that loads its model, waits for workers (`rpc.watch` knows whether they live), or is too busy
+        to take a job; one that has failed ends by itself.
         """
+        if self._settings.workers:
+            return
+        if self._round_trip is None or self._round_trip.done():
+            self._round_trip = asyncio.ensure_future(self.call(lambda _: None))
+        used = self._processor_seconds()
+        while not (await asyncio.wait([self._round_trip], timeout=BEAT_SECONDS))[0]:
+            before, used = used, self._processor_seconds()
+            if used - before > BEAT_SECONDS * WORKING_SHARE:
+                return
         with contextlib.suppress(ExpertError):
-            await self.call(lambda _: None)
+            self._round_trip.result()
+
+    def _processor_seconds(self) -> float:
+        """Return what the engine thread has used."""
+        threads = psutil.Process().threads()
+        return sum(one.user_time + one.system_time for one in threads if one.id == self._thread.native_id)
 
     async def stop(self) -> None:
         """Refuse new requests, let running ones end within the drain time, fail the rest, free all."""

@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from appliance.experts.settings import EngineSettings
 
 _log = logging.getLogger(__name__)
 
+type Admits = Callable[[ssl.SSLObject | None, str], bool]
+"""Tells from a connection and a path whether a request is answered at all."""
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -33,8 +36,12 @@ class ExpertApi:
         scheduler: Scheduler,
         settings: EngineSettings,
         metrics: ExpertMetrics,
+        admits: Admits | None = None,
     ) -> None:
-        """Take what the handlers need; `api_key` must not be empty."""
+        """Take what the handlers need; `api_key` must not be empty.
+
+        `admits` tells from the certificate that a client shows, and from the path, whether it is answered at all.
+        """
         if not api_key:
             raise ValueError("An expert needs an API key.")
         self._name = name
@@ -42,6 +49,7 @@ class ExpertApi:
         self._scheduler = scheduler
         self._settings = settings
         self._metrics = metrics
+        self._admits = admits
         self._generating = Generating(name=name, scheduler=scheduler, settings=settings)
         self._vectors = Vectors(name=name, scheduler=scheduler, settings=settings)
         self._requests = 0
@@ -127,6 +135,8 @@ class ExpertApi:
         return response
 
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._admits is not None and not self._admits(request.get_extra_info("ssl_object"), request.path):
+            return plain_response(403, "This certificate is not one that may ask this expert.")
         if request.path not in self._public and not self._authorised(request):
             return plain_response(401)
         try:

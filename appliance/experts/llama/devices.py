@@ -5,6 +5,7 @@ each generation of processors; see docs/decisions/llama-cpp-build.md. Functions 
 through libllama's handle: a second handle on libggml could be a second copy with a registry of its own.
 """
 
+import _ctypes
 import ctypes
 import os
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ _KINDS: tuple[Kind, ...] = ("cpu", "gpu", "integrated gpu", "accelerator")
 _RPC = "RPC"
 _CPU = "CPU"
 _VARIANT = "libggml-cpu-"
+_LEFT_OUT = frozenset({"sapphirerapids"})
+"""Variants that are never chosen: AMX ends the process; docs/decisions/llama-cpp-build.md has the facts."""
 _pointer = ctypes.c_void_p
 
 
@@ -61,7 +64,9 @@ def load_backends() -> None:
         ModelLoadError: no CPU backend runs on this processor.
     """
     if not _function("ggml_backend_reg_count", ctypes.c_size_t)():
-        _function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)(os.fsencode(library_folder()))
+        load = _function("ggml_backend_load", _pointer, ctypes.c_char_p)
+        for file in (*_other_backends(), *_best_variant()):  # in ggml's order: a model goes to GPUs before the CPU
+            load(os.fsencode(file))
     if not _registry(_CPU):
         raise ModelLoadError(f"{library_folder()}: no CPU backend in there runs on this processor.")
 
@@ -90,6 +95,28 @@ def cpu_variants() -> tuple[str, ...]:
     """Return the names of the CPU variants that this build has."""
     files = library_folder().glob(f"{_VARIANT}*.so")
     return tuple(sorted(file.name.removeprefix(_VARIANT).removesuffix(".so") for file in files))
+
+
+def _other_backends() -> list[Path]:
+    files = sorted(library_folder().glob("libggml-*.so"))
+    return [file for file in files if not file.name.startswith(_VARIANT) and file.name != "libggml-base.so"]
+
+
+def _best_variant() -> list[Path]:
+    """Return the file of the CPU variant that says it is the best for this processor, if any of them runs on it."""
+    names = (name for name in cpu_variants() if name not in _LEFT_OUT)
+    scores = {file: _score(file) for file in (library_folder() / f"{_VARIANT}{name}.so" for name in names)}
+    best = max(scores, key=scores.__getitem__, default=None)
+    return [best] if best is not None and scores[best] > 0 else []
+
+
+def _score(variant: Path) -> int:
+    """Ask a variant how well it fits this processor; 0 is not at all (`ggml_backend_score` of ggml-backend-impl.h)."""
+    library = ctypes.CDLL(str(variant))
+    try:
+        return int(library.ggml_backend_score())
+    finally:
+        _ctypes.dlclose(library._handle)  # noqa: SLF001  # ctypes has nothing public that closes a library
 
 
 def cpu_features() -> tuple[str, ...]:

@@ -100,7 +100,7 @@ class WorkerWatch(Collector):
         except aiohttp.ClientError as error:
             problem = f"answers badly ({type(error).__name__})"
         except PermissionError:
-            problem = "does not accept this machine's key: both need the same secrets/expert.key"
+            problem = "does not accept this machine's key: both need the same secrets/experts/expert.key"
         except ValueError:
             problem = "answers something that is no worker's health"
         return Probe(health, problem, time.time())

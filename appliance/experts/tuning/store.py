@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from appliance import durable_files
 from appliance.experts.tuning.costs import CostModel
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class TuningStore:
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(tuning.model_dump_json(indent=1) + "\n")
+                    durable_files.adopt(descriptor, path.parent)
                 Path(draft).replace(path)
             except OSError:
                 with contextlib.suppress(FileNotFoundError):

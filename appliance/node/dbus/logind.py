@@ -1,4 +1,4 @@
-"""systemd-logind: suspend, power off, inhibitor locks, sessions.
+"""systemd-logind: suspend, power off, restart, inhibitor locks, sessions.
 
 Interface: https://www.freedesktop.org/software/systemd/man/latest/org.freedesktop.login1.html
 Inhibitor locks: https://systemd.io/INHIBITOR_LOCKS/
@@ -93,6 +93,10 @@ class Logind:
             SystemBusError: it was not begun.
         """
         expect(await self._bus.call(MANAGER, _CALLS[method], "b", False), "")
+
+    async def restart(self) -> None:
+        """Restart the machine; returns when that has begun. Raises like `put_down`."""
+        expect(await self._bus.call(MANAGER, "Reboot", "b", False), "")
 
     async def inhibit(self, what: str, *, why: str, mode: Literal["block", "delay"]) -> Lock:
         """Take a lock on one or several things, with `:` between them. Raises SystemBusError."""

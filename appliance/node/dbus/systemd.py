@@ -1,4 +1,4 @@
-"""systemd's manager, for the units of our own experts and for no others.
+"""systemd's manager, for units of our own and for no others.
 
 Interface: https://www.freedesktop.org/software/systemd/man/latest/org.freedesktop.systemd1.html
 """
@@ -19,12 +19,15 @@ UNIT_SERVICE = "org.freedesktop.systemd1.Service"
 JOB_SECONDS = 60.0
 """Longest wait for a job's end. A start lasts until the expert says READY=1, so nobody waits for that."""
 
+WORKER = "(rpc-worker)"
+"""Stands for the RPC worker where others have the name of an expert, which has no brackets."""
+
 _PLAIN = frozenset(string.ascii_letters + string.digits + ":_.")
 
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd knows of an expert's unit."""
+    """What systemd knows of a service."""
 
     active: str
     """`active`, `activating`, `deactivating`, `inactive`, `failed` or `reloading`."""
@@ -53,7 +56,9 @@ def escape(name: str) -> str:
 
 
 def unit_name(expert: str) -> str:
-    """Return the name of an expert's unit."""
+    """Return the name of an expert's unit, or of the RPC worker's."""
+    if expert == WORKER:
+        return "rouse-rpc-worker.service"
     return f"rouse-expert@{escape(expert)}.service"
 
 
@@ -82,13 +87,17 @@ class Systemd:
         await self._queue("RestartUnit", expert)
 
     async def state(self, expert: str) -> UnitState:
-        """Return how a unit is.
+        """Return how an expert's unit is; raises like `service_state`."""
+        return await self.service_state(unit_name(expert))
+
+    async def service_state(self, name: str) -> UnitState:
+        """Return how a service is.
 
         Raises:
             NoSuchUnitError: there is no such unit.
             SystemBusError: systemd can't be asked.
         """
-        (path,) = expect(await self._bus.call(MANAGER, "LoadUnit", "s", unit_name(expert)), "o")
+        (path,) = expect(await self._bus.call(MANAGER, "LoadUnit", "s", name), "o")
         unit, service = Remote(SERVICE, path, UNIT), Remote(SERVICE, path, UNIT_SERVICE)
         return UnitState(
             active=str(await self._bus.get(unit, "ActiveState")),
@@ -97,6 +106,28 @@ class Systemd:
             result=str(await self._bus.get(service, "Result")),
             restarts=int(await self._bus.get(service, "NRestarts")),
         )
+
+    async def start_unit(self, unit: str) -> None:
+        """Begin to start a unit that is no expert's. Raises SystemBusError."""
+        expect(await self._bus.call(MANAGER, "StartUnit", "ss", unit, "replace"), "o")
+
+    async def active_state(self, unit: str) -> str:
+        """Return a unit's active state; it need not be a service. Raises like `state`."""
+        (path,) = expect(await self._bus.call(MANAGER, "LoadUnit", "s", unit), "o")
+        return str(await self._bus.get(Remote(SERVICE, path, UNIT), "ActiveState"))
+
+    async def has_job(self, unit: str) -> bool:
+        """Whether something is still to be done with a unit: it counts as inactive until its start begins.
+
+        Raises like `state`.
+        """
+        (path,) = expect(await self._bus.call(MANAGER, "LoadUnit", "s", unit), "o")
+        number, _job = await self._bus.get(Remote(SERVICE, path, UNIT), "Job")
+        return bool(number)
+
+    async def started_at(self) -> int:
+        """Return when this boot's systemd was started, which tells one boot from another. Raises SystemBusError."""
+        return int(await self._bus.get(MANAGER, "UserspaceTimestamp"))
 
     async def _subscribe(self) -> None:
         """Ask for signals: systemd sends none to nobody."""

@@ -18,12 +18,15 @@ _log = logging.getLogger(__name__)
 
 type EnergyState = Literal["busy", "idle", "asleep"]
 
+WHOLE_MACHINE: frozenset[Source] = frozenset({"plug", "ipmi"})
+"""What measures the whole machine."""
+
 
 class EnergyAccount(Protocol):
     """Adds up what a node uses and saves; made elsewhere."""
 
-    def add(self, watts: float, seconds: float, state: EnergyState) -> None:
-        """Add the power of some time."""
+    def add(self, watts: float, seconds: float, state: EnergyState, *, whole: bool = False) -> None:
+        """Add the power of some time that has just passed; `whole` says that it was measured on the whole machine."""
 
     @property
     def used_kwh(self) -> float:
@@ -32,6 +35,10 @@ class EnergyAccount(Protocol):
     @property
     def saved_kwh(self) -> float:
         """What it would have used beyond that if it never slept."""
+
+    @property
+    def baseline(self) -> Literal["measured", "settings"]:
+        """Where the watts of a machine that never sleeps come from, which `saved_kwh` is counted by."""
 
     @property
     def since(self) -> float:
@@ -111,7 +118,8 @@ class EnergyMonitor:
             return
         now = self._clock.monotonic()
         awake, self._last = now - self._last, now
-        self._account.add(reading.watts, awake, "busy" if self._busy() else "idle")
+        whole = reading.source in WHOLE_MACHINE
+        self._account.add(reading.watts, awake, "busy" if self._busy() else "idle", whole=whole)
         self._metrics.watts.clear()
         self._metrics.watts.labels(reading.source).set(reading.watts)
         energy = NodeEnergy(
@@ -119,6 +127,7 @@ class EnergyMonitor:
             watts=round(reading.watts, 2),
             used_kwh=self._account.used_kwh,
             saved_kwh=self._account.saved_kwh,
+            baseline=self._account.baseline,
             since=self._account.since,
         )
         await self._bus.keep(NODE_ENERGY, energy, node=self._node)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.node.clock import Clock
-from appliance.node.supervised import Activity
+from appliance.node.supervised import Activity, ExpertState
+
+LOADING_SECONDS = 3600.0
+"""A model that is loaded for longer will never be: it does not keep the machine awake any more."""
 
 
 class WatchedForActivity(Protocol):
@@ -15,6 +18,10 @@ class WatchedForActivity(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def state(self) -> ExpertState:
+        """Whether it is still starting."""
 
     async def activity(self) -> Activity | None:
         """Ask what it is doing; None if it is not ready or does not answer."""
@@ -48,17 +55,21 @@ class ActivityWatch:
         self._experts = experts
         self._clock = clock
         self._last = clock.monotonic()
+        self._loading: dict[str, float] = {}
+        """Since when each expert that is not ready has not been."""
 
     def touch(self) -> None:
         """Count this moment as use: whoever wakes a machine is about to use it."""
         self._last = self._clock.monotonic()
 
     async def look(self) -> Busyness:
-        """Ask all of them at once."""
+        """Ask all of them at once. To load a model counts as use: a large one takes longer than the idle time."""
         answers = await asyncio.gather(*(expert.activity() for expert in self._experts))
         known = [answer for answer in answers if answer is not None]
         active, queued = sum(answer.active for answer in known), sum(answer.queued for answer in known)
         now = self._clock.monotonic()
+        if self._is_loading(answers, now):
+            self._last = now
         for answer in known:
             if answer.active or answer.queued:
                 self._last = now
@@ -70,3 +81,13 @@ class ActivityWatch:
             lent_to=sum(answer.clients for answer in known),
             idle=max(0.0, now - self._last),
         )
+
+    def _is_loading(self, answers: Sequence[Activity | None], now: float) -> bool:
+        loading = False
+        for expert, answer in zip(self._experts, answers, strict=True):
+            if answer is not None:
+                self._loading.pop(expert.name, None)
+                continue
+            since = self._loading.setdefault(expert.name, now)
+            loading |= expert.state == "starting" and now - since < LOADING_SECONDS
+        return loading

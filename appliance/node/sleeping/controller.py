@@ -213,7 +213,7 @@ class SleepController:
                 await self._wake_up("it was to sleep, and did not")
 
     async def _consider(self, busy: Busyness) -> None:
-        judgement = await self._judge.judge(busy)
+        judgement = await self._judge.judge(busy, awake_for=self._report.duration)
         self._report.next_wake = judgement.wake_at
         if not self._report.is_now("awake"):
             return

@@ -81,30 +81,43 @@ class Judge:
         self._refusal = (sentence, self._clock.monotonic() + RETRY_SECONDS)
         self._wishes.forget_sleep()
 
-    async def judge(self, busy: Busyness) -> Judgement:
-        """Say what to do; `busy` is what the experts are doing."""
-        surroundings, obstacles = Surroundings(), list[str]()
-        if self._options.method is not None:
-            try:
-                surroundings = await look_around(self._logind, self._options.method)
-            except SystemBusError as error:
-                obstacles.append(f"logind can't be asked to put it to sleep: {error}")
-        decision = self._decide(self._observation(surroundings, busy), self._clock.wall())
+    async def judge(self, busy: Busyness, *, awake_for: float) -> Judgement:
+        """Say what to do; `busy` is what the experts are doing, `awake_for` how many seconds it has been awake."""
+        looked_for = self._options.method
+        surroundings, obstacles = await self._look_around(looked_for)
+        decision = self._decide(self._observation(surroundings, busy, awake_for), self._clock.wall())
         wish = self._granted_wish()
         if wish is None:
             method = None if decision.action == "stay" or self._options.method is None else decision.action
+            if method is not None and method != looked_for:
+                # The policy prefers the other way at this hour; what was looked at does not hold for it.
+                looked_for = method
+                surroundings, obstacles = await self._look_around(method)
+                decision = self._decide(self._observation(surroundings, busy, awake_for), self._clock.wall())
+                method = method if decision.action == method else None
             reason, blockers = decision.reason, decision.blockers
         else:
             method = self._options.method
             reason = f"it was asked to sleep: {wish.reason}" if wish.reason else "it was asked to sleep"
             blockers = tuple(self._in_the_way(surroundings, busy))
-        obstacles += self._obstacles(surroundings, decision, busy, wished=wish is not None)
+        obstacles += self._obstacles(looked_for, surroundings, decision, busy, wished=wish is not None)
         blockers = tuple(dict.fromkeys((*blockers, *obstacles)))
         return Judgement(None if blockers else method, reason, blockers, decision.wake_at)
 
-    def _observation(self, surroundings: Surroundings, busy: Busyness) -> Observation:
+    async def _look_around(self, method: Method | None) -> tuple[Surroundings, list[str]]:
+        """Return what logind says to a way to sleep, and the obstacle if it can't be asked."""
+        if method is None:
+            return Surroundings(), []
+        try:
+            return await look_around(self._logind, method), []
+        except SystemBusError as error:
+            return Surroundings(), [f"logind can't be asked to put it to sleep: {error}"]
+
+    def _observation(self, surroundings: Surroundings, busy: Busyness, awake_for: float) -> Observation:
+        now = self._clock.wall()
         return Observation(
-            last_activity=self._clock.wall() - busy.idle,
+            last_activity=now - busy.idle,
+            awake_since=now - awake_for,
             active_requests=busy.active,
             queued_jobs=busy.queued,
             sessions=surroundings.sessions,
@@ -120,12 +133,14 @@ class Judge:
             return None
         return wish
 
-    def _obstacles(self, surroundings: Surroundings, decision: Decision, busy: Busyness, *, wished: bool) -> list[str]:
+    def _obstacles(
+        self, method: Method | None, surroundings: Surroundings, decision: Decision, busy: Busyness, *, wished: bool
+    ) -> list[str]:
         """Return what speaks against sleep whatever the policy says."""
-        if self._options.method is None:
+        if method is None:
             return []
         found = [surroundings.obstacle] if surroundings.obstacle else []
-        if not self._locks.delays(self._options.method):
+        if not self._locks.delays(method):
             found.append("logind gives no lock that delays it: nothing would be saved, and nobody told")
         if not self._bus.connected:
             found.append("the broker is not reachable: nobody would know that it sleeps, and wake it")

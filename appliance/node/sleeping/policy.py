@@ -13,6 +13,8 @@ class Observation:
 
     last_activity: float
     """When an expert was last used, the daemon started or the machine woke, whichever was last."""
+    awake_since: float
+    """When the machine woke or the daemon started."""
     active_requests: int
     queued_jobs: int
     sessions: tuple[str, ...]
@@ -52,7 +54,7 @@ class SleepOptions:
     """What the settings allow."""
 
     method: Method | None = None
-    """How this machine sleeps; None is never, also when asked to."""
+    """How this machine sleeps, when nothing else is decided; None is never, also when asked to."""
     without_wake: bool = False
     """Sleep even if neither a network card nor an alarm is known to be able to wake it."""
     busy_interval: float = 1.0

@@ -45,7 +45,7 @@ class Wishes:
             self._sleep = None
             self._awake_until = FOREVER if command.until is None else command.until
             _log.info("asked to stay awake: %s", reason)
-        elif command.action == "sleep":
+        elif command.action in {"sleep", "stay_off"}:
             self._awake_until = None
             until = self._clock.wall() + COMMAND_SECONDS if command.until is None else command.until
             self._sleep = SleepWish(command.reason, until)

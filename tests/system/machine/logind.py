@@ -52,6 +52,7 @@ class FakeLogind(Service):
             "CanPowerOff": lambda _: answer("s", self.answers["CanPowerOff"]),
             "Suspend": lambda message: self._begin(message, "suspend"),
             "PowerOff": lambda message: self._begin(message, "poweroff"),
+            "Reboot": lambda message: self._begin(message, "poweroff"),
         }.items():
             self.methods[PATH, member] = method
         self._set("InhibitDelayMaxUSec", "t", round(longest_delay * 1e6))

@@ -22,6 +22,7 @@ from appliance.bus.topics import (
 from appliance.node import daemon
 from appliance.node.dbus.connection import ADDRESS_VARIABLE
 from appliance.node.sleeping.policy import Decision, Observation, SleepOptions, Stay
+from appliance.node.updating import MakeUpdates, no_updates
 from appliance.settings.model import Settings
 from tests.system.conftest import RunningBroker
 from tests.system.machine.expert import PlayedExpert
@@ -139,6 +140,7 @@ async def running_node(
     plan: daemon.PowerPlan,
     supervisor: str = "process",
     roles: tuple[str, ...] = ("expert",),
+    updates: MakeUpdates = no_updates,
 ) -> AsyncIterator[None]:
     """Run the daemon with one expert, called small, until the context ends."""
     settings = Settings.model_validate(
@@ -163,6 +165,7 @@ async def running_node(
             stop=stop,
             power=plan,
             expert_command=expert.command,
+            updates=updates,
         )
     )
     try:

@@ -35,6 +35,8 @@ class Unit:
     stopping: bool = False
     said: list[str] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    job: int = 0
+    """Number of the job that has not begun."""
 
 
 class FakeSystemd(Service):
@@ -46,6 +48,8 @@ class FakeSystemd(Service):
         self.known: Callable[[str], bool] = lambda name: name.startswith("rouse-expert@")
         self.refuses = False
         self.restart_limit = 3
+        self.start_delay = 0.0
+        """How long a job waits for others."""
         self._folder = folder
         self._command = command
         self._jobs = 0
@@ -58,6 +62,7 @@ class FakeSystemd(Service):
             "RestartUnit": self._restart,
         }.items():
             self.methods[PATH, member] = method
+        self.properties[PATH, MANAGER, "UserspaceTimestamp"] = Variant("t", 1_795_000_000_000_000)
 
     async def __aexit__(self, *error: object) -> None:
         for unit in self.units.values():
@@ -78,6 +83,7 @@ class FakeSystemd(Service):
         for interface, name, value in (
             (UNIT, "ActiveState", Variant("s", unit.active)),
             (UNIT, "SubState", Variant("s", unit.sub)),
+            (UNIT, "Job", Variant("(uo)", [unit.job, "/"])),
             (UNIT_SERVICE, "StatusText", Variant("s", unit.status)),
             (UNIT_SERVICE, "Result", Variant("s", unit.result)),
             (UNIT_SERVICE, "NRestarts", Variant("u", unit.restarts)),
@@ -109,9 +115,15 @@ class FakeSystemd(Service):
     def _start(self, message: Message) -> Answer:
         unit, job = self._job(message)
         if unit.active not in {"active", "activating"}:
-            self._change(unit, active="activating", sub="start", status="", restarts=0, stopping=False)
-            unit.task = asyncio.create_task(self._run(unit))
+            self._change(unit, job=self._jobs)
+            self._spawn(self._begin(unit))
         return answer("o", job)
+
+    async def _begin(self, unit: Unit) -> None:
+        """Begin a start a little later: until then a unit is what it was, and has a job."""
+        await asyncio.sleep(self.start_delay)
+        self._change(unit, active="activating", sub="start", status="", restarts=0, stopping=False, job=0)
+        unit.task = asyncio.create_task(self._run(unit))
 
     def _stop(self, message: Message) -> Answer:
         unit, job = self._job(message)

@@ -16,7 +16,7 @@ from appliance.pairing.node_store import NodeStore
 from appliance.pairing.wire import State
 from appliance.security.paired import read_pairing
 from tests.killing import DISK_STEPS, die_at
-from tests.unit.pairing.offices import small_offices
+from tests.unit.pairing.offices import offices
 
 NODE = "attic"
 STEPS = (*DISK_STEPS, *((Exchange, name) for name in ("meet", "proves", "seal", "open")))
@@ -50,9 +50,9 @@ async def _keep_door(say: Connection, store: NodeStore, folder: Path) -> None:
 
 def hub(say: Connection, folder: Path, port: int, code: str, kill_at: int) -> None:
     """Recover, and claim the node."""
-    offices = small_offices(folder)
     die_at(kill_at, STEPS)
-    ledger = HubLedger(folder / "nodes", offices=offices, certificate_days=365)
+    made = offices(folder)
+    ledger = HubLedger(folder / "nodes", offices=made, certificate_days=365)
     ledger.recover()
     say.send(asyncio.run(_claim(ledger, port, code)))
 

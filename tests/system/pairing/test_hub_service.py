@@ -23,7 +23,7 @@ from appliance.pairing.wire import State
 from tests.system.client import Inbox
 from tests.system.conftest import RunningBroker
 from tests.unit.pairing.conftest import NODE, Clock, Node, OpenNode, node, open_node
-from tests.unit.pairing.offices import SmallAccounts, small_offices
+from tests.unit.pairing.offices import accounts_of, offices
 
 __all__ = ["node", "open_node"]
 
@@ -60,7 +60,7 @@ async def house(broker: RunningBroker, tmp_path: Path) -> AsyncIterator[House]:
     folder = tmp_path / "hub"
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        ledger = HubLedger(folder / "nodes", offices=small_offices(folder), certificate_days=365)
+        ledger = HubLedger(folder / "nodes", offices=offices(folder), certificate_days=365)
         claimant = Claimant(hub="house", ledger=ledger, http=http, broker_url=lambda host: f"mqtt://{host}:1883")
         bus, client = broker.bus("hub"), broker.bus("client", "homeassistant")
         results, offers, members = Inbox(), Inbox(), Inbox()
@@ -91,7 +91,7 @@ async def test_a_node_is_offered_claimed_and_let_go(house: House, node: Node) ->
     assert await house.claim("claim-good", code=code) == result
     assert (await house.claim("claim-late", code=code)).reason == "not_possible"
     assert (await house.claim("claim-forget", action="forget")).reason == "forgotten"
-    assert SmallAccounts(house.folder).all() == {}
+    assert accounts_of(house.folder).all == {}
     assert (await house.claim("claim-forget-2", action="forget")).reason == "unknown_node"
     await asyncio.sleep(0.2)
     assert house.members.messages[-1][0] is None

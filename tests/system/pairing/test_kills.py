@@ -1,6 +1,5 @@
 """Either side killed at every step: nobody is ever half paired."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ from appliance.security.paired import PairingFiles, read_pairing
 from tests.killing import Child, preload
 from tests.system.pairing import processes
 from tests.system.pairing.processes import NODE
-from tests.unit.pairing.offices import SmallAccounts, SmallAuthority, small_offices
+from tests.unit.pairing.offices import EXPERT_KEY, authority_of, has_account, offices, valid
 
-MOST_STEPS = 80
+MOST_STEPS = 160
 NEVER = 0
 
 
@@ -44,7 +43,8 @@ def pair(folder: Path, *, node_dies_at: int = NEVER, hub_dies_at: int = NEVER) -
 
 def restarted(folder: Path) -> bool:
     """Start both sides again, and return whether the node is paired."""
-    HubLedger(folder / "hub/nodes", offices=small_offices(folder / "hub"), certificate_days=1).recover()
+    authority_of(folder / "hub").maintain()
+    HubLedger(folder / "hub/nodes", offices=offices(folder / "hub"), certificate_days=1).recover()
     NodeStore(folder / "node").recover()
     return read_pairing(folder / "node") is not None
 
@@ -52,11 +52,12 @@ def restarted(folder: Path) -> bool:
 def check_paired(folder: Path) -> None:
     """What the node has is what the hub accepts."""
     files, hub = PairingFiles(folder / "node"), folder / "hub"
-    members = HubLedger(hub / "nodes", offices=small_offices(hub), certificate_days=1).members()
+    members = HubLedger(hub / "nodes", offices=offices(hub), certificate_days=1).members()
     assert members[NODE].state in {"handed_over", "paired"}
-    assert SmallAccounts(hub).all()[NODE] == files.password.read_text().strip()
-    authority = SmallAuthority(hub)
-    assert authority.valid()[NODE] == hashlib.sha256(files.certificate.read_bytes()).hexdigest()
+    assert has_account(hub, NODE, files.password.read_text().strip())
+    assert files.expert_key.read_text().strip() == EXPERT_KEY
+    authority = authority_of(hub)
+    assert valid(authority)[NODE] == files.certificate.read_text()
     assert files.ca.read_bytes() == authority.ca_pem
     assert files.key.exists()
     assert not files.journal.exists()
@@ -64,7 +65,7 @@ def check_paired(folder: Path) -> None:
 
 def check_unpaired(folder: Path) -> None:
     files = PairingFiles(folder / "node")
-    for path in (files.record, files.password, files.certificate, files.key, files.ca):
+    for path in (files.record, files.password, files.certificate, files.key, files.ca, files.expert_key):
         assert not path.exists(), path
 
 

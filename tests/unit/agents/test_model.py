@@ -78,6 +78,8 @@ async def test_a_call_that_was_cut_is_left_out(read: Callable[..., Any]) -> None
     assert [call.name for call in finish.tool_calls] == ["turn_on"]
 
 
-async def test_arguments_that_are_no_json_are_an_error(read: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("arguments", ['{"a', "[" * 200_000], ids=["cut", "deep"])
+async def test_arguments_that_are_no_json_are_an_error(read: Callable[..., Any], arguments: str) -> None:
+    pieces = [call(1, function={"arguments": arguments[at : at + 10_000]}) for at in range(0, len(arguments), 10_000)]
     with pytest.raises(ModelError, match="no JSON"):
-        await read([*BEGINNING, call(1, function={"arguments": '{"a'})], "tool_calls")
+        await read([*BEGINNING, *pieces], "tool_calls")

@@ -6,6 +6,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
+from appliance.security.layout import secret_file
 from scripts.house.processes import free_port
 from tests.unit.benchmark.conftest import ScriptedServer, says, tokens
 
@@ -98,8 +99,9 @@ async def test_show_of_a_report_of_guidellm_and_of_none() -> None:
 async def test_the_gateway_of_the_settings_by_default(server: ScriptedServer, tmp_path: Path) -> None:
     port = server.url.rpartition(":")[2]
     (tmp_path / "rouse.toml").write_text(f'[gateway]\nport = {port}\n[paths]\nstate = "{tmp_path}"\n')
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "gateway.key").write_text("of-the-house")
+    key = secret_file(tmp_path, "gateway.key")
+    key.parent.mkdir(parents=True)
+    key.write_text("of-the-house")
     variables = {"ROUSE_CONFIG_DIR": str(tmp_path)}
     code, _, err = await rouse_bench("--requests", "1", "--concurrency", "1", **variables)
     assert code == 0, err

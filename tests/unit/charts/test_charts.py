@@ -30,6 +30,14 @@ def test_a_chart_has_its_titles_ticks_and_lines() -> None:
     assert "prefers-color-scheme" in svg
 
 
+def test_points_may_have_labels() -> None:
+    points = [(1.0, 80.0), (math.nan, 1.0), (4.0, 120.0), (5.0, 130.0)]
+    svg = as_svg(Chart("t", Axis("x"), Axis("y"), [Series("s", points, labels=["first", "nowhere", "", "last <"])]))
+    found = texts(svg)
+    assert {"first", "last <"} <= set(found)
+    assert "nowhere" not in found, "a point that can't be shown has no label either"
+
+
 def test_values_lie_where_the_axis_says() -> None:
     linear = Scale(Axis("x"), [5, 10])
     assert (linear.at(0), linear.at(linear.ticks[-1])) == (0, 1)

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from appliance.cli.app import app
 from image_build.signing import CHECKSUMS, write_checksums
 
 HASH = "0123456789abcdef" * 4
+HAS_TOOLS = importlib.util.find_spec("cyclonedx") is not None
+NEEDS_TOOLS = pytest.mark.skipif(not HAS_TOOLS, reason="images are built from a checkout with its development tools")
 
 
 @pytest.fixture
@@ -68,12 +71,22 @@ def test_a_changed_file_is_not_signed(build: Path) -> None:
     assert "is not what was published" in output
 
 
+@pytest.mark.skipif(HAS_TOOLS, reason="the tools are here")
+def test_without_the_tools_that_is_said(tmp_path: Path) -> None:
+    code, output = _run("repack", "--image-version", "0.1.1", "--work", str(tmp_path))
+    assert code == 1
+    assert "images are built from a checkout" in output
+    assert "the module cyclonedx is not here" in output
+
+
+@NEEDS_TOOLS
 def test_an_architecture_without_an_image_is_one_clear_error() -> None:
     code, output = _run("build", "--architecture", "m68k")
     assert code == 1
     assert "'m68k'" in output
 
 
+@NEEDS_TOOLS
 def test_a_version_that_breaks_names_is_one_clear_error(tmp_path: Path) -> None:
     code, output = _run("build", "--image-version", "new/one", "--work", str(tmp_path))
     assert code == 1
@@ -84,3 +97,10 @@ def test_what_is_no_repository_is_one_clear_error(build: Path) -> None:
     code, output = _run("push", str(build), "http://host/rouse")
     assert code == 1
     assert "is no registry and repository" in output
+
+
+@NEEDS_TOOLS
+def test_there_is_nothing_to_pack_again_before_a_build(tmp_path: Path) -> None:
+    code, output = _run("repack", "--image-version", "0.1.1", "--work", str(tmp_path))
+    assert code == 1
+    assert "run `rouse image build` first" in output

@@ -1,11 +1,13 @@
 """What the node daemon asks an expert before the machine sleeps: since when it is idle, and to save its prefixes."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from appliance.experts.engine import scheduler
 from appliance.experts.prefixes.store import SUFFIX
 from appliance.experts.settings import EngineSettings
 from tests.unit.experts.conftest import serving
@@ -72,7 +74,10 @@ async def test_idle_is_since_the_last_request_that_may_use_the_model(settings: E
         assert await idle() < before
 
 
-async def test_the_engines_beat_returns_also_while_it_loads_and_not_while_it_hangs(settings: EngineSettings) -> None:
+async def test_the_engines_beat_returns_also_while_it_loads_and_not_while_it_hangs(
+    settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "BEAT_SECONDS", 0.1)
     backend = FakeBackend(settings)
     async with serving(lambda: backend, settings) as client:
         await asyncio.wait_for(client.scheduler.beat(), 5)
@@ -87,7 +92,33 @@ async def test_the_engines_beat_returns_also_while_it_loads_and_not_while_it_han
         job = asyncio.create_task(client.scheduler.call(hang))
         await hanging.wait()
         beat = asyncio.create_task(client.scheduler.beat())
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
         assert not beat.done()
         release.set()
         await asyncio.gather(job, beat)
+
+
+async def test_an_engine_that_computes_for_minutes_is_alive(
+    settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "BEAT_SECONDS", 0.2)
+    settings = settings.model_copy(update={"queue_limit": 0})
+    async with serving(lambda: FakeBackend(settings), settings) as client:
+        computed, beats = threading.Event(), 0
+
+        def compute(_: object) -> None:
+            while not computed.is_set():
+                sum(range(1000))
+
+        job = asyncio.create_task(client.scheduler.call(compute))
+        try:
+            while beats < 2 * settings.slots:
+                await asyncio.wait_for(client.scheduler.beat(), 30)
+                beats += 1
+            assert not job.done()
+            # The beats have taken nobody's place in the queue.
+            other = asyncio.create_task(client.scheduler.call(lambda _: "done"))
+        finally:
+            computed.set()
+        await job
+        assert await other == "done"

@@ -142,6 +142,8 @@ def test_what_iwd_adds_to_its_file_stays(stick: Stick) -> None:
         (b"[network.wifi]\npsk = 'abcdefgh'", "required when the passphrase"),
         (b"[network.wifi]\nssid = 'a'\npsk = 'short'", "8 to 63 characters or 64 hexadecimal digits, found 5"),
         (b"[system]\ntime_zone = 'Europe/Atlantis'", "no time zone of that name"),
+        (b"[system]\ntime_zone = 'berlin'", "did you mean Europe/Berlin?"),
+        (b"[system]\ntime_zone = 'Europe/Berlen'", "did you mean Europe/Berlin?"),
         (b"[system]\ntime_zone = 'Europe/Paris'", "this system has no data of the time zone Europe/Paris"),
     ],
 )
@@ -275,3 +277,50 @@ def test_wireless_networks(stick: Stick, ssid: str, psk: str | None, file: str, 
     assert stick.start().status.state == "good"
     assert [path.name for path in stick.at("var/lib/iwd").iterdir()] == [file]
     assert holds in stick.at(f"var/lib/iwd/{file}").read_text()
+
+
+_HASH = "$6$abcdefgh$HnTT6uxUdV1zYsyVxlIs4bY/ZwmNLTz9Pv/9Jg0pVvVRw8iKTGQzkYxZmHq4vXQpNHXvB7pnBPIPQiVQRlZRd1"
+_SHADOW = "root:*:20000:0:99999:7:::\nadmin:!:20000:0:99999:7:::\nsshd:!*:20000::::::\n"
+
+
+def _with_shadow(stick: Stick) -> Path:
+    shadow = stick.at("etc/shadow")
+    shadow.parent.mkdir(parents=True, exist_ok=True)
+    shadow.write_text(_SHADOW)
+    shadow.chmod(0o640)
+    return shadow
+
+
+def test_the_administrators_password(stick: Stick, caplog: pytest.LogCaptureFixture) -> None:
+    shadow = _with_shadow(stick)
+    stick.write(f'[system]\npassword_hash = "{_HASH}"\n')
+    assert "etc/shadow" in stick.start().changed
+    assert shadow.read_text() == _SHADOW.replace("admin:!:", f"admin:{_HASH}:")
+    assert shadow.stat().st_mode & 0o777 == 0o640
+    assert stick.start().changed == ()
+    stick.write("")
+    stick.start()
+    assert _HASH in shadow.read_text()  # what is not asked for any more stays, so that nobody is locked out
+    assert _HASH not in caplog.text
+
+
+def test_a_password_that_a_deploy_left(stick: Stick) -> None:
+    """A new version of the image has a new /etc/shadow, and the deploy has not run on it yet."""
+    shadow = _with_shadow(stick)
+    left = stick.at("etc/rouse/administrator.hash")
+    left.parent.mkdir(parents=True)
+    left.write_text(f"{_HASH}\n")
+    assert "etc/shadow" in stick.start().changed
+    assert f"admin:{_HASH}:" in shadow.read_text()
+    other = _HASH.replace("abcdefgh", "ABCDEFGH")
+    stick.write(f'[system]\npassword_hash = "{other}"\n')
+    stick.start()
+    assert f"admin:{other}:" in shadow.read_text()
+
+
+def test_a_system_without_an_administrator(stick: Stick, caplog: pytest.LogCaptureFixture) -> None:
+    shadow = _with_shadow(stick)
+    shadow.write_text("root:*:20000:0:99999:7:::\n")
+    stick.write(f'[system]\npassword_hash = "{_HASH}"\n')
+    assert "etc/shadow" not in stick.start().changed
+    assert "there is no user admin" in caplog.text

@@ -11,8 +11,10 @@ import pytest
 from aiohttp import web
 
 from appliance.bus.messages import Capability, ExpertStatus
+from appliance.gateway.externals import NodeTrust
 from appliance.gateway.registry import ExpertRegistry
 from appliance.gateway.service import running_gateway
+from appliance.gateway.waking import Waker
 from appliance.http_server import process_registry
 from appliance.routing.decision import Router
 from appliance.settings.model import AgentSettings, GatewaySettings
@@ -83,7 +85,13 @@ async def start() -> AsyncIterator[Start]:
         http = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def start_gateway(
-            *, agents: Mapping[str, AgentSettings] | None = None, router: Router | None = None, **settings: Any
+            *,
+            agents: Mapping[str, AgentSettings] | None = None,
+            router: Router | None = None,
+            waker: Waker | None = None,
+            wanted: Callable[[str], None] = lambda _expert: None,
+            trust: NodeTrust | None = None,
+            **settings: Any,
         ) -> Gateway:
             quick = {"connect_timeout": 0.5, "first_token_timeout": 1, "answer_timeout": 3}
             running = running_gateway(
@@ -93,6 +101,9 @@ async def start() -> AsyncIterator[Start]:
                 api_key=KEY,
                 router=router,
                 exported=process_registry(),
+                waker=waker,
+                wanted=wanted,
+                trust=trust,
             )
             gateway = await stack.enter_async_context(running)
             return Gateway(await serve(gateway.application, stack), gateway.registry, http, stack)

@@ -3,8 +3,8 @@
 import pytest
 
 from appliance.node.clock import Clock, SleepDetector
-from appliance.node.sleeping.activity import ActivityWatch, Busyness
-from appliance.node.supervised import Activity
+from appliance.node.sleeping.activity import LOADING_SECONDS, ActivityWatch, Busyness
+from appliance.node.supervised import Activity, ExpertState
 
 
 class Time(Clock):
@@ -27,6 +27,7 @@ class Expert:
 
     def __init__(self, says: Activity | None) -> None:
         self.says = says
+        self.state: ExpertState = "ready"
 
     async def activity(self) -> Activity | None:
         return self.says
@@ -97,3 +98,30 @@ def test_the_real_clocks_go_forward() -> None:
     first = (clock.monotonic(), clock.boottime())
     assert clock.monotonic() >= first[0]
     assert clock.boottime() >= first[1] >= first[0] - 1
+
+
+async def test_a_model_that_is_loaded_keeps_the_machine_awake_but_not_for_ever() -> None:
+    time = Time()
+    expert = Expert(None)
+    expert.state = "starting"
+    watch = ActivityWatch([expert], time)
+    time.now += 1000
+    assert (await watch.look()).idle == 0
+    time.now += 1000
+    assert (await watch.look()).idle == 0
+    time.now += LOADING_SECONDS
+    assert (await watch.look()).idle == LOADING_SECONDS
+    expert.state, expert.says = "ready", idle(5)
+    assert (await watch.look()).idle == 5
+    expert.state, expert.says = "starting", None
+    time.now += 100
+    assert (await watch.look()).idle == 0, "it has been ready since, so it may take its time again"
+
+
+async def test_an_expert_that_failed_does_not_keep_the_machine_awake() -> None:
+    time = Time()
+    expert = Expert(None)
+    expert.state = "failed"
+    watch = ActivityWatch([expert], time)
+    time.now += 1000
+    assert (await watch.look()).idle == 1000

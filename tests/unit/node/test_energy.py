@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -213,10 +214,13 @@ class Account:
 
     def __init__(self) -> None:
         self.added: list[tuple[float, float, EnergyState]] = []
+        self.whole: list[bool] = []
+        self.baseline: Literal["measured", "settings"] = "settings"
         self.used_kwh, self.saved_kwh, self.since = 1.5, 0.5, 1_700_000_000.0
 
-    def add(self, watts: float, seconds: float, state: EnergyState) -> None:
+    def add(self, watts: float, seconds: float, state: EnergyState, *, whole: bool = False) -> None:
         self.added.append((watts, seconds, state))
+        self.whole.append(whole)
 
 
 async def test_the_account_gets_time_awake_and_asleep_and_the_bus_a_message(tmp_path: Path) -> None:
@@ -238,6 +242,7 @@ async def test_the_account_gets_time_awake_and_asleep_and_the_bus_a_message(tmp_
     busy, time.now, time.asleep = True, time.now + 10, 3600
     await monitor.measure()
     assert account.added == [(50, 30, "idle"), (3, 3600, "asleep"), (50, 10, "busy")]
+    assert account.whole == [False] * 3
     (payload, _), *_ = (kept for name, kept in bus._kept.items() if name == "rouse/v1/nodes/attic/energy")
     assert b'"source":"estimate"' in payload
     assert registry.get_sample_value("rouse_node_power_watts", {"source": "estimate"}) == 50

@@ -16,7 +16,9 @@ from appliance.pairing.door_server import DoorServer, open_door
 from appliance.pairing.hub_ledger import HubLedger
 from appliance.pairing.node_store import NodeStore
 from appliance.pairing.wire import State
-from tests.unit.pairing.offices import SmallAccounts, SmallAuthority, small_offices
+from appliance.security.ca.authority import Authority
+from appliance.security.node_accounts import NodeAccounts
+from tests.unit.pairing.offices import offices
 
 NODE = "attic"
 
@@ -71,8 +73,11 @@ class Hub:
     """A hub with its own book, CA and accounts."""
 
     def __init__(self, folder: Path, http: aiohttp.ClientSession, name: str = "house") -> None:
-        self.authority, self.accounts = SmallAuthority(folder), SmallAccounts(folder)
-        self.ledger = HubLedger(folder / "nodes", offices=small_offices(folder), certificate_days=365)
+        made = offices(folder)
+        assert isinstance(made.authority, Authority)
+        assert isinstance(made.accounts, NodeAccounts)
+        self.folder, self.authority, self.accounts = folder, made.authority, made.accounts
+        self.ledger = HubLedger(folder / "nodes", offices=made, certificate_days=365)
         self.claimant = Claimant(
             hub=name, ledger=self.ledger, http=http, broker_url=lambda address: f"mqtts://{address}:8883"
         )

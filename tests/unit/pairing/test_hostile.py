@@ -17,6 +17,7 @@ from appliance.pairing.identity import NodeKey
 from appliance.pairing.wire import Identity, SigningRequest
 from appliance.security.paired import read_pairing
 from tests.unit.pairing.conftest import NODE, Hub, Node, decoded, encoded
+from tests.unit.pairing.offices import valid
 
 PAYLOADS = 1000
 SEED = 20261123
@@ -99,8 +100,8 @@ async def test_a_changed_request_pairs_nobody(
             await hub.claim(node, port=port)
     assert not node.door.paired.is_set()
     assert read_pairing(node.state) is None
-    assert hub.authority.valid() == {}
-    assert hub.accounts.all() == {}
+    assert valid(hub.authority) == {}
+    assert hub.accounts.all == {}
 
 
 @pytest.mark.parametrize("change", CHANGED_REPLIES.values(), ids=CHANGED_REPLIES)
@@ -110,7 +111,7 @@ async def test_a_changed_reply_pairs_nobody(hub: Hub, node: Node, http: aiohttp.
             await hub.claim(node, port=port)
     assert not node.door.paired.is_set()
     assert hub.ledger.members() == {}
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
 
 
 async def test_a_changed_last_word_leaves_the_node_with_credentials_that_count(
@@ -122,7 +123,7 @@ async def test_a_changed_last_word_leaves_the_node_with_credentials_that_count(
             await hub.claim(node, port=port)
     assert read_pairing(node.state) is not None
     assert hub.ledger.members()[NODE].state == "handed_over"
-    assert NODE in hub.accounts.all()
+    assert NODE in hub.accounts.all
 
 
 async def test_a_man_in_the_middle_who_answers_himself_cannot_swap_the_request(
@@ -156,7 +157,7 @@ async def test_a_man_in_the_middle_who_answers_himself_cannot_swap_the_request(
     async with man_in_the_middle(node, http, request=take_start, reply=meet_hub) as (port, _):
         with pytest.raises((ImpostorError, RefusedError)):
             await hub.claim(node, port=port)
-    assert hub.authority.valid() == {}
+    assert valid(hub.authority) == {}
     assert not node.door.paired.is_set()
 
 
@@ -187,7 +188,7 @@ async def test_a_forged_node_learns_nothing_and_gets_nothing(hub: Hub, node: Nod
             await hub.claim(node, code="12345678", port=runner.addresses[0][1])
     finally:
         await runner.cleanup()
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
 
 
 _EXCHANGE: web.AppKey[list[Exchange]] = web.AppKey("exchange", list)

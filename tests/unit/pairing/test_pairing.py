@@ -19,11 +19,13 @@ from appliance.pairing.exchange import Exchange, new_session
 from appliance.pairing.identity import NodeKey
 from appliance.pairing.wire import Identity
 from appliance.security.broker import connect_to
+from appliance.security.ca.authority import Authority
+from appliance.security.ca.store import CaStore
 from appliance.security.paired import PairingFiles, read_pairing
 from appliance.settings.model import NodeSettings, PathSettings, Settings
 from appliance.settings.section import Role
 from tests.unit.pairing.conftest import NODE, Clock, Hub, Node, OpenNode, decoded, encoded
-from tests.unit.pairing.offices import SmallAuthority
+from tests.unit.pairing.offices import EXPERT_KEY, has_account, valid
 
 
 async def test_a_node_gets_all_it_needs(hub: Hub, node: Node) -> None:
@@ -33,12 +35,14 @@ async def test_a_node_gets_all_it_needs(hub: Hub, node: Node) -> None:
     files, pairing = PairingFiles(node.state), read_pairing(node.state)
     assert pairing is not None
     assert (pairing.hub, pairing.broker_url, pairing.username) == ("house", "mqtts://127.0.0.1:8883", NODE)
-    assert files.password.read_text().strip() == hub.accounts.all()[NODE]
+    assert has_account(hub.folder, NODE, files.password.read_text().strip())
+    assert files.expert_key.read_text().strip() == EXPERT_KEY
+    assert valid(hub.authority)[NODE] == files.certificate.read_text()
     certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(files.ca.read_bytes()))
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
     assert key.public_key() == certificate.public_key()
-    for path in (files.password, files.key, files.certificate, files.record):
+    for path in (files.password, files.key, files.certificate, files.record, files.expert_key):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not (node.state / "pairing").exists()
     assert not files.journal.exists()
@@ -67,7 +71,8 @@ async def test_nothing_secret_is_said_in_the_clear(hub: Hub, node: Node, caplog:
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
         await hub.claim(node, port=server.sockets[0].getsockname()[1])
     assert len(heard) > 2000
-    for secret in (code, hub.accounts.all()[NODE], "BEGIN CERTIFICATE", "mqtts://"):
+    password = PairingFiles(node.state).password.read_text().strip()
+    for secret in (code, password, EXPERT_KEY, "BEGIN CERTIFICATE", "mqtts://"):
         assert secret.encode() not in heard
         assert secret not in caplog.text
 
@@ -91,7 +96,7 @@ async def test_wrong_codes_lock_the_door_longer_each_time(hub: Hub, node: Node) 
         await hub.claim(node, shown)
     assert refused.value.retry_after == 600
     assert hub.ledger.members() == {}
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
     node.clock.now += 601
     assert node.door_state == "open"
     assert node.code != shown
@@ -225,17 +230,17 @@ async def test_a_broker_that_the_node_could_not_reach(hub: Hub, node: Node, url:
     assert not node.door.paired.is_set()
     assert read_pairing(node.state) is None
     assert hub.ledger.members() == {}
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
 
 
-class OtherAuthority(SmallAuthority):
+class OtherAuthority(Authority):
     """Signs for another node than it was asked to."""
 
     def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
         return super().sign(request_pem, name=f"{name}-2", roles=roles, days=days)
 
 
-class ForeignAuthority(SmallAuthority):
+class ForeignAuthority(Authority):
     """Signs another key than it was asked to."""
 
     def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
@@ -246,21 +251,21 @@ class ForeignAuthority(SmallAuthority):
 
 @pytest.mark.parametrize(("kind", "said"), [(OtherAuthority, "another name"), (ForeignAuthority, "another key")])
 async def test_a_certificate_that_does_not_fit(
-    hub: Hub, node: Node, tmp_path: Path, kind: type[SmallAuthority], said: str
+    hub: Hub, node: Node, tmp_path: Path, kind: type[Authority], said: str
 ) -> None:
     """The node refuses it, and the hub takes everything back."""
-    hub.ledger.authority = kind(tmp_path / "hub")
+    hub.ledger.authority = kind(CaStore(tmp_path / "hub" / "ca"), house="house")
     with pytest.raises(RefusedError, match=said):
         await hub.claim(node)
     assert read_pairing(node.state) is None
     assert hub.ledger.members() == {}
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
     assert node.door_state == "open"
     hub.ledger.authority = hub.authority
     await hub.claim(node)
 
 
-class BrokenAuthority(SmallAuthority):
+class BrokenAuthority(Authority):
     """Signs nothing."""
 
     def sign(self, request_pem: bytes, *, name: str, roles: tuple[Role, ...], days: int) -> bytes:
@@ -268,11 +273,11 @@ class BrokenAuthority(SmallAuthority):
 
 
 async def test_a_ca_that_fails(hub: Hub, node: Node, tmp_path: Path) -> None:
-    hub.ledger.authority = BrokenAuthority(tmp_path / "hub")
+    hub.ledger.authority = BrokenAuthority(CaStore(tmp_path / "hub" / "ca"), house="house")
     with pytest.raises(KeyError):
         await hub.claim(node)
     assert hub.ledger.members() == {}
-    assert hub.accounts.all() == {}
+    assert hub.accounts.all == {}
 
 
 async def test_a_disk_that_is_full(hub: Hub, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +306,8 @@ async def test_two_nodes_of_one_name_are_told_apart(hub: Hub, node: Node, open_n
         await hub.claim(second)
     assert refused.value.reason == "name_taken"
     assert hub.ledger.forget(NODE)
-    assert hub.accounts.all() == {}
-    assert hub.authority.valid() == {}
+    assert hub.accounts.all == {}
+    assert valid(hub.authority) == {}
     await hub.claim(second)
 
 

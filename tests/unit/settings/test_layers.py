@@ -21,7 +21,7 @@ def test_a_missing_folder_is_no_error(tmp_path: Path) -> None:
     assert load(tmp_path / "none", {}, "attic").settings == Settings()
 
 
-LAYERS = ["groups/all.toml", "groups/old.toml", "groups/slow.toml", "hosts/attic.toml", "rouse.toml"]
+LAYERS = ["machine.toml", "groups/all.toml", "groups/old.toml", "groups/slow.toml", "hosts/attic.toml", "rouse.toml"]
 
 
 @pytest.mark.parametrize("strongest", range(len(LAYERS)))

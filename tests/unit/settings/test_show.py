@@ -36,6 +36,8 @@ def test_table(write: Write, loaded: Load, tmp_path: Path) -> None:
         ["gateway.probe_interval", "10.0", "default"],
         ["gateway.hedge_after", "not", "set", "default"],
         ["gateway.hedge_max_bytes", "4096", "default"],
+        ["gateway.while_asleep", '"answer"', "default"],
+        ["gateway.keep_alive_after", "not", "set", "default"],
         ["gateway.max_requests", "512", "default"],
         ["gateway.max_body_bytes", "33554432", "default"],
         ["gateway.externals", "{}", "default"],

@@ -1,0 +1,1 @@
+"""When machines sleep and wake, and what that saves."""

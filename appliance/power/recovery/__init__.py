@@ -1,0 +1,1 @@
+"""What is tried when a machine is missing, one rung after another."""

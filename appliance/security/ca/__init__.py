@@ -1,0 +1,1 @@
+"""The house's own certificate authority: who is who between machines."""

@@ -1,0 +1,1 @@
+"""How the machine sleeps and is woken: network cards that listen for magic packets, what logind and systemd allow."""

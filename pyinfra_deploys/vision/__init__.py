@@ -1,0 +1,1 @@
+"""Vision: Frigate in a container, as a quadlet of podman's, with its configuration from the settings."""
