@@ -32,6 +32,7 @@ from appliance.gateway.errors import (
     BusyError,
     ExpertDiedError,
     ExpertFailedError,
+    GoneError,
     OverloadedError,
     SilentError,
     StillAsleepError,
@@ -43,6 +44,7 @@ from appliance.gateway.plan import Planner
 from appliance.gateway.request import Request
 from appliance.gateway.upstream import Begun, Upstream
 from appliance.gateway.waking import Bedroom
+from appliance.routing.candidates import Endpoint
 from appliance.settings.model import GatewaySettings
 
 _log = logging.getLogger(__name__)
@@ -149,7 +151,15 @@ class Dispatcher:
             ExpertFailedError: every candidate failed.
         """
         plan = await self._planner.plan(request)
-        won = await self._first_answer(_Work(request, deque(plan.candidates), plan.waking))
+        work = _Work(request, deque(plan.candidates), plan.waking)
+        try:
+            won = await self._first_answer(work)
+        except ExpertFailedError:
+            if not await self._planner.is_outdated(work.ended):
+                raise
+            plan = await self._planner.plan(request)
+            work.candidates, work.waking = deque(plan.candidates), plan.waking
+            won = await self._first_answer(work)
         begun, endpoint = won.begun, won.origin.candidate.endpoint
         name = endpoint.name
         self._metrics.decisions.labels(router=won.origin.candidate.router, expert=name).inc()
@@ -228,6 +238,8 @@ class Dispatcher:
                 self._health.cancel(key)
             else:
                 work.busy = False
+                if isinstance(error, GoneError):
+                    work.ended.append(endpoint)
                 self._health.failure(key, begun_at, silent=isinstance(error, SilentError))
             work.attempts.append(Attempt(endpoint, str(error), time.perf_counter() - started))
             self._metrics.failovers.labels(expert=endpoint.name).inc()
@@ -329,6 +341,8 @@ class _Work:
     asleep: list[str] = field(default_factory=list)
     """Why each that did not wake did not."""
     attempts: list[Attempt] = field(default_factory=list)
+    ended: list[Endpoint] = field(default_factory=list)
+    """Those that nothing listens for any more."""
     busy: bool = True
     """Whether every candidate that was asked has too much to do."""
 

@@ -12,6 +12,7 @@ GatewayError
 └── AttemptError          one candidate did not answer: the next is asked, the client never sees it
     ├── AsleepError       its machine sleeps and was not woken
     ├── SilentError       there was no answer at all
+    │   └── GoneError     nothing listens at its address: it has ended
     ├── OverloadedError   it has too much to do
     └── BadAnswerError    it answered, but not what was asked for
 """
@@ -97,6 +98,10 @@ class AsleepError(AttemptError):
 
 class SilentError(AttemptError):
     """There was no answer: no connection, or it broke, or nothing came in time."""
+
+
+class GoneError(SilentError):
+    """Nothing listens at its address: the process has ended, and its node may not have said so yet."""
 
 
 class OverloadedError(AttemptError):

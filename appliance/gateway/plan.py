@@ -76,6 +76,10 @@ class Planner:
         trusted = sorted(candidates, key=lambda candidate: self._health.is_asked_last(candidate.endpoint.key))
         return self._bedroom.arrange(trusted, request)
 
+    async def is_outdated(self, ended: Sequence[Endpoint]) -> bool:
+        """Whether a plan should be made again, because its endpoints have ended and their nodes say so by now."""
+        return await self._registry.has_news(ended)
+
     def _in_order(self, tiers: Iterable[Tier], request: Request) -> Iterable[Candidate]:
         for tier in tiers:
             awake = [endpoint for endpoint in tier.endpoints if not endpoint.asleep]

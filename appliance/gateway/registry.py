@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 MAX_EXPERTS = 1000
 """Experts, and nodes, that are remembered: no flood of messages may fill the memory."""
 
+NEWS_SECONDS = 2.0
+"""How long what a node says of an expert that has just ended may take; on a busy bus it is some milliseconds."""
+
 RETURN_SECONDS = 20.0
 """How long a node that was lost may take to come back; it is more than the bus's longest pause between attempts."""
 
@@ -136,6 +139,17 @@ class ExpertRegistry:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._changed.wait()
+
+    async def has_news(self, endpoints: Sequence[Endpoint]) -> bool:
+        """Return whether a node has, or soon will have, something to say of one of its experts that was ready."""
+        own = [endpoint for endpoint in endpoints if not endpoint.external]
+        try:
+            async with asyncio.timeout(NEWS_SECONDS):
+                while own and all(self.endpoint(one.key) == one for one in own):
+                    await self.change()
+        except TimeoutError:
+            return False
+        return bool(own)
 
     async def _on_expert(self, status: ExpertStatus | None, levels: Mapping[str, str]) -> None:
         key = levels["node"], levels["expert"]

@@ -8,6 +8,7 @@ money. docs/decisions/connection-reuse.md has the measurements.
 """
 
 import asyncio
+import errno
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Self
 import aiohttp
 
 from appliance.gateway.answer import EVENT_STREAM, JSON, Usage, check_whole, error_message, first_event
-from appliance.gateway.errors import AttemptError, BadAnswerError, OverloadedError, SilentError
+from appliance.gateway.errors import AttemptError, BadAnswerError, GoneError, OverloadedError, SilentError
 from appliance.gateway.externals import Access, AccessBook
 from appliance.gateway.request import Request
 from appliance.routing.candidates import Endpoint
@@ -103,7 +104,8 @@ class Upstream:
         except TimeoutError:
             raise SilentError(f"no answer within {limit:g} s") from None
         except (aiohttp.ClientError, OSError, ssl.CertificateError, ValueError) as error:
-            raise SilentError(_short(error)) from error
+            refused = isinstance(error, aiohttp.ClientConnectorError) and error.errno == errno.ECONNREFUSED
+            raise (GoneError if refused else SilentError)(_short(error)) from error
 
     async def probe(self, endpoint: Endpoint) -> bool:
         """Return whether an endpoint's health check answers well."""

@@ -80,12 +80,21 @@ def _apart(scenario: Scenario, blocks: int, processes: int) -> Iterator[tuple[in
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C, which the terminal sends to them too, does not reach; this one ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start processes that Ctrl-C, which the terminal sends to them too, does not reach; this one ends them.
+
+    They inherit the mask. It is not enough here: a library's thread may take the signal, and Python would interrupt
+    this one all the same, with half a process started.
+    """
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: interrupts.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 def _begin(scenario: Scenario) -> None:

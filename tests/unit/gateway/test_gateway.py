@@ -70,8 +70,7 @@ async def test_a_dead_expert_costs_one_connection_error_and_is_asked_last_for_a_
     for _ in range(3):
         async with gateway.post(model="large") as response:
             assert response.headers["X-Rouse-Expert"] == "spare"
-    async with gateway.http.get(f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}) as response:
-        assert 'rouse_gateway_failovers_total{expert="large"} 1.0' in await response.text()
+    assert 'rouse_gateway_failovers_total{expert="large"} 1.0' in await metrics_of(gateway)
 
 
 async def test_after_the_first_token_the_expert_never_changes(gateway: Gateway) -> None:
@@ -107,6 +106,11 @@ async def test_no_expert_is_said_at_once_with_when_to_try_again(gateway: Gateway
         assert (await response.json())["error"]["code"] == "no_expert"
 
 
+async def metrics_of(gateway: Gateway) -> str:
+    async with gateway.http.get(f"{gateway.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}) as response:
+        return await response.text()
+
+
 async def say(gateway: Gateway, state: str, **details: Any) -> None:
     status = ExpertStatus.model_validate({"expert": "large", "node": "attic", "state": state, **details})
     await gateway.registry._on_expert(status, {"node": "attic", "expert": "large"})
@@ -129,6 +133,18 @@ async def test_a_request_waits_for_an_expert_that_has_just_crashed(gateway: Gate
     await asyncio.sleep(0.1)
     await say(gateway, "starting")
     assert not request.done()
+    await gateway.add("large", answers("large"))
+    assert b'"content": "large"' in await request
+
+
+async def test_a_request_that_is_faster_than_the_news_of_a_crash_waits_too(gateway: Gateway) -> None:
+    await gateway.add_dead("large")
+    request = asyncio.create_task(_read(gateway))
+    async with asyncio.timeout(10):
+        while 'failovers_total{expert="large"} 1.0' not in await metrics_of(gateway):
+            await asyncio.sleep(0.01)
+    await say(gateway, "failed", error="it was killed")
+    await say(gateway, "starting")
     await gateway.add("large", answers("large"))
     assert b'"content": "large"' in await request
 
