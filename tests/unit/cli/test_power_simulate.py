@@ -170,6 +170,9 @@ def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    deadline = time.monotonic() + 30
+    while any(is_running(child) for child in started) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the resource tracker ends when nobody holds its pipe any more
     assert not [child for child in started if is_running(child)]
 
 
