@@ -34,8 +34,8 @@ from tests.system.conftest import PASSWORDS, RunningBroker
 
 NODE = "demo"
 CLIENT = "house"
-LONG = "Count from one to one thousand, in words."
-"""Asked with `max_tokens=1000`, it keeps an expert busy for long enough to disturb it."""
+LONG = "Tell me a very long story about a dragon and the sea."
+"""What the model answers in hundreds of tokens, so that there is time to disturb it."""
 RETAINED: tuple[Topic[Any], ...] = (
     HUB_STATUS, HUB_ANNOUNCEMENT, AGENT_ANNOUNCEMENT, NODE_STATUS, NODE_ANNOUNCEMENT, EXPERT_STATUS,
     NODE_POWER,
