@@ -36,6 +36,8 @@ NODE = "demo"
 CLIENT = "house"
 LONG = "Tell me a very long story about a dragon and the sea."
 """What the model answers in hundreds of tokens, so that there is time to disturb it."""
+ENDLESS: dict[str, Any] = {"stream": True, "max_tokens": 1000, "logit_bias": {"0": -100, "2": -100}}
+"""Members of a request whose answer does not end: SmolLM2's tokens that end one are forbidden."""
 RETAINED: tuple[Topic[Any], ...] = (
     HUB_STATUS, HUB_ANNOUNCEMENT, AGENT_ANNOUNCEMENT, NODE_STATUS, NODE_ANNOUNCEMENT, EXPERT_STATUS,
     NODE_POWER,
@@ -117,6 +119,12 @@ class House:
             assert response.status == 200, (body, self.logs())
             assert body["choices"][0]["message"]["content"]
             return str(response.headers["X-Rouse-Expert"])
+
+    async def until_answered_by(self, expert: str) -> None:
+        """Ask until an expert answers: the gateway may hear later than we do that it is ready."""
+        async with asyncio.timeout(60):
+            while await self.answers(expert) != expert:
+                await asyncio.sleep(0.1)
 
     async def answers_on_the_bus(self, request_id: str, seconds: float = 60) -> None:
         await self.client.ask(request_id, seconds=seconds)

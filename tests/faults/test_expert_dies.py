@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from tests.faults.house import LONG, House, events
+from tests.faults.house import ENDLESS, LONG, House, events
 
 pytestmark = [pytest.mark.broker, pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_over_http_the_stream_ends_with_an_error_and_the_expert_comes_back(house: House) -> None:
     before = await house.observed.until_expert("small", "ready")
-    async with house.chat(LONG, stream=True, max_tokens=1000, temperature=1.5) as response:
+    async with house.chat(LONG, **ENDLESS) as response:
         assert response.status == 200
         begun = await response.content.readany()
         house.expert("small").kill()
@@ -44,7 +44,7 @@ async def test_on_the_bus_the_reply_fails_and_the_next_request_is_answered(house
 
 
 async def test_a_client_that_leaves_frees_the_slot(house: House) -> None:
-    async with house.chat(LONG, stream=True, max_tokens=1000) as response:
+    async with house.chat(LONG, **ENDLESS) as response:
         await response.content.readany()
         response.close()
     await house.until_idle()

@@ -75,7 +75,7 @@ async def test_who_waits_is_answered_by_another_and_who_listens_hears_of_it(tmp_
         assert sum(stream.attempts > 1 and stream.done for stream in streams) > 0
 
         await house.observed.until_expert("one", "ready")
-        assert await house.answers("one") == "one"
+        await house.until_answered_by("one")
         assert (await endpoint_of(house, "one"))["state"] == "closed"
         async with house.http.get(f"{house.url}/metrics", headers=house.headers) as response:
             text = await response.text()

@@ -11,7 +11,7 @@ from appliance.experts.prefixes.store import SUFFIX
 from appliance.node import daemon
 from scripts.house.appliance import MODEL, Appliance
 from scripts.house.mosquitto import mosquitto, program
-from tests.faults.house import NODE, House, is_online, running_house
+from tests.faults.house import ENDLESS, LONG, NODE, House, is_online, running_house
 from tests.system.conftest import PASSWORDS, RunningBroker
 from tests.system.machine.bus_daemon import BusDaemon
 from tests.system.machine.bus_daemon import program as dbus_program
@@ -89,8 +89,7 @@ async def test_rouse_node_sleeps_by_the_settings_and_not_while_it_answers(
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", dbus.address)
         async with running_house(tmp_path, "mosquitto", group=SLEEPER) as house:
             seen = house.observed.latest
-            endless = {"max_tokens": 1000, "stream": True, "logit_bias": END_OF_ANSWER}
-            async with house.chat("Count from one to one thousand.", **endless) as response:
+            async with house.chat(LONG, **ENDLESS) as response:
                 await response.content.readline()
                 reason = "it answers requests"
                 await house.observed.until(lambda: reason in seen[POWER].blockers, "what keeps it awake")
@@ -108,10 +107,6 @@ async def test_rouse_node_sleeps_by_the_settings_and_not_while_it_answers(
         assert account["used"] > 0
 
 
-END_OF_ANSWER = {"0": -100, "2": -100}
-"""SmolLM2's tokens that end an answer, forbidden."""
-
-
 async def test_the_block_lock_is_there_while_a_real_expert_generates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,8 +115,7 @@ async def test_the_block_lock_is_there_while_a_real_expert_generates(
         async with running_house(tmp_path, "mosquitto") as house:
             await house.observed.until(lambda: bool(logind.held("delay")), "a delay lock")
             assert logind.held("block") == []
-            endless = {"max_tokens": 1500, "stream": True, "logit_bias": END_OF_ANSWER}
-            async with house.chat("Count from one to one thousand.", **endless) as response:
+            async with house.chat(LONG, **ENDLESS) as response:
                 await response.content.readline()
                 await house.observed.until(lambda: bool(logind.held("block")), "a block lock")
             await house.observed.until(lambda: not logind.held("block"), "no block lock any more")

@@ -15,7 +15,7 @@ from appliance.bus.messages import ExpertStatus
 from appliance.security.layout import secret_file
 from scripts.house.appliance import MODEL
 from scripts.house.processes import child, free_port
-from tests.faults.house import LONG, House, events, running_house
+from tests.faults.house import ENDLESS, LONG, House, events, running_house
 
 pytestmark = [
     pytest.mark.broker,
@@ -106,13 +106,14 @@ async def test_the_answer_is_the_same_and_a_lost_worker_is_waited_for(spread: tu
         for worker in (one, two):
             await stack.enter_async_context(worker.running())
         ready = await house.observed.until_expert(FAR, "ready", seconds=120)
+        await house.until_answered_by(FAR)
         text, expert = await answer(house, FAR)
         assert expert == FAR
         assert (text, "small") == await answer(house, "small")
         assert f'rouse_expert_worker_up{{expert="{FAR}",worker="{two.address}"}} 1.0' in await metrics(house)
         assert await clients(house, one) == await clients(house, two) == 1
 
-        async with house.chat(LONG, model=FAR, stream=True, max_tokens=900, temperature=1.5) as response:
+        async with house.chat(LONG, model=FAR, **(ENDLESS | {"max_tokens": 900})) as response:
             assert response.status == 200
             begun = await response.content.readany()
             one.kill()
@@ -127,6 +128,7 @@ async def test_the_answer_is_the_same_and_a_lost_worker_is_waited_for(spread: tu
         await stack.enter_async_context(one.running())
         again = await house.observed.until_expert(FAR, "ready", seconds=120)
         assert again.restarts > ready.restarts
+        await house.until_answered_by(FAR)
         assert await answer(house, FAR) == (text, FAR)
 
 

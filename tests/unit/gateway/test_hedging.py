@@ -61,7 +61,7 @@ async def test_the_faster_one_answers_and_the_other_is_left_at_once(hedging: Pre
         ("large", "another was faster"),
         ("quick", "answered"),
     ]
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(10):
         await left.wait()
     async with gateway.http.get(f"{gateway.url}/health", headers=HEADERS) as response:
         endpoints = (await response.json())["endpoints"]
@@ -122,5 +122,5 @@ async def test_a_named_expert_is_hedged_on_another_node(hedging: Prepared) -> No
     await gateway.add("large", answers("other node"), node="cellar")
     async with gateway.post(model="large") as response:
         assert await text_of(response) == "other node"
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(10):
         await left.wait()
