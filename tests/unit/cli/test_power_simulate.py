@@ -166,14 +166,16 @@ def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path) -> None:
     while len(started := children.read_text().split()) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(started) >= 2
+    trackers = [child for child in started if b"resource_tracker" in Path(f"/proc/{child}/cmdline").read_bytes()]
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert not [child for child in started if child not in trackers and is_running(child)]
     deadline = time.monotonic() + 30
-    while any(is_running(child) for child in started) and time.monotonic() < deadline:
-        time.sleep(0.05)  # the resource tracker ends when nobody holds its pipe any more
-    assert not [child for child in started if is_running(child)]
+    while any(is_running(child) for child in trackers) and time.monotonic() < deadline:
+        time.sleep(0.05)  # it ends by itself when nobody holds its pipe any more
+    assert not [child for child in trackers if is_running(child)]
 
 
 def test_the_json_is_a_report(run: Run) -> None:
